@@ -1,0 +1,144 @@
+"""Keys: whom this machine trusts, and the portal's own release key.
+
+A trusted key is a PEM public key that was installed beforehand, never one that came with a copy.
+The portal's keys lie in ``$WEIGHBRIDGE_DATA/keys``: ``release.pem`` (private, mode 0600) and
+``release.pub.pem``.
+"""
+
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from . import dsse, oms
+from .errors import InputError
+
+MAX_KEY_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """A public key whose signatures count here; ``hint`` names it in bundles."""
+
+    key: ec.EllipticCurvePublicKey
+    hint: str
+    path: Path
+
+
+def data_folder() -> Path | None:
+    """Return the portal's data folder: ``$WEIGHBRIDGE_DATA``, else ``var`` beside manage.py, else None."""
+    chosen = os.environ.get("WEIGHBRIDGE_DATA")
+    if chosen:
+        return Path(chosen)
+    project = Path(__file__).resolve().parent.parent
+    return project / "var" if (project / "manage.py").is_file() else None
+
+
+def load_trusted(path: Path) -> TrustedKey:
+    """Read the PEM public key in ``path``.
+
+    Raises:
+        InputError: it cannot be read, is a private key, is no key, or of a kind OMS does not know.
+    """
+    data = _read(path)
+    if b"PRIVATE KEY-----" in data:
+        raise InputError(
+            f"{path} is a private key; give the public one, and keep this file to its owner."
+        )
+    if b"-----BEGIN CERTIFICATE-----" in data:
+        raise InputError(f"{path} is a certificate; give the PEM public key of the publisher.")
+    try:
+        key = serialization.load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):
+        raise InputError(f"{path} is not a PEM public key.") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not dsse.is_supported(key):
+        raise InputError(
+            f"{path} is not a P-256, P-384 or P-521 key, the only kinds that sign models."
+        )
+    return TrustedKey(key, oms.key_hint(key), path)
+
+
+def installed_keys(data: Path | None) -> list[TrustedKey]:
+    """Return the keys installed with the portal: every ``*.pub.pem`` in ``data``/keys."""
+    if data is None:
+        return []
+    return load_all(sorted((data / "keys").glob("*.pub.pem")))
+
+
+def load_all(paths: Iterable[Path]) -> list[TrustedKey]:
+    """Read each of ``paths`` as :func:`load_trusted` does."""
+    return [load_trusted(path) for path in paths]
+
+
+def load_private(path: Path) -> ec.EllipticCurvePrivateKey:
+    """Read the unencrypted PEM private key in ``path``, which must be for a curve that OMS knows.
+
+    Raises:
+        InputError: it cannot be read, is encrypted, is no private key, or of another kind.
+    """
+    try:
+        key = serialization.load_pem_private_key(_read(path), password=None)
+    except TypeError:
+        raise InputError(f"{path} is encrypted; give a key without a passphrase.") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise InputError(f"{path} is not a PEM private key.") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not dsse.is_supported(key):
+        raise InputError(
+            f"{path} is not a P-256, P-384 or P-521 key, the only kinds that sign models."
+        )
+    return key
+
+
+def read_or_make_release_key(folder: Path) -> ec.EllipticCurvePrivateKey:
+    """Return the release key of ``folder``, made (P-256, mode 0600) where it is missing.
+
+    Two processes that start together get one key: the file appears whole, by a hard link, and the
+    one that comes second reads what the first wrote. ``release.pub.pem`` is written beside it.
+    """
+    private, public = folder / "release.pem", folder / "release.pub.pem"
+    if not private.exists():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = ec.generate_private_key(ec.SECP256R1())
+        _publish(private, private_pem(made), 0o600)
+    key = load_private(private)
+    if not public.exists():
+        _publish(public, dsse.public_pem(key.public_key()), 0o644)
+    return key
+
+
+def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """Return the PEM text (PKCS #8, no passphrase) of ``key``."""
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+
+
+def _publish(path: Path, data: bytes, mode: int) -> None:
+    """Write ``path`` so that it appears whole or not at all; where it is there already, it stays."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another process was first; its key counts
+    finally:
+        draft.unlink()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_KEY_BYTES)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
