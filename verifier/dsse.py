@@ -3,7 +3,8 @@
     PAE = "DSSEv1" SP len(type) SP type SP len(payload) SP payload
 
 DSSE protocol 1.0.0 (secure-systems-lab/dsse); curves and their hashes after the OMS specification
-1.0: P-256 with SHA-256, P-384 with SHA-384, P-521 with SHA-512. Signatures are DER (RFC 3279, 2.2.3).
+1.0: P-256 with SHA-256, P-384 with SHA-384, P-521 with SHA-512; signatures are DER (RFC 3279,
+section 2.2.3).
 """
 
 from cryptography.exceptions import InvalidSignature

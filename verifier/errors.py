@@ -10,7 +10,7 @@ class VerifierError(Exception):
 
 
 class InputError(VerifierError):
-    """There is nothing to look at: PATH does not exist or cannot be opened, or the usage is wrong."""
+    """There is nothing to look at: PATH is not there or cannot be opened, or usage is wrong."""
 
 
 class ReadError(VerifierError):
@@ -20,6 +20,9 @@ class ReadError(VerifierError):
         super().__init__(f"{path}: {message}" if path else message)
         self.path = path
         self.message = message
+
+    def __reduce__(self) -> tuple[type["ReadError"], tuple[str, ...]]:
+        return type(self), (self.path, self.message)  # child processes send these back
 
 
 class ManifestError(VerifierError):

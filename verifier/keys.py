@@ -31,7 +31,7 @@ class TrustedKey:
 
 
 def data_folder() -> Path | None:
-    """Return the portal's data folder: ``$WEIGHBRIDGE_DATA``, else ``var`` beside manage.py, else None."""
+    """Return ``$WEIGHBRIDGE_DATA``, else ``var`` beside manage.py, else None."""
     chosen = os.environ.get("WEIGHBRIDGE_DATA")
     if chosen:
         return Path(chosen)
@@ -121,7 +121,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _publish(path: Path, data: bytes, mode: int) -> None:
-    """Write ``path`` so that it appears whole or not at all; where it is there already, it stays."""
+    """Write ``path`` so that it appears whole or not at all; if it is there already, it stays."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:

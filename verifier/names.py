@@ -46,7 +46,7 @@ def safe(name: object) -> str:
 
 
 def why_not_portable(name: str) -> str | None:
-    """Return why ``name`` may mean different files on different machines, or None if it is plain."""
+    """Return why ``name`` may mean another file on another machine, or None if it is plain."""
     if any(part in ("", ".", "..") for part in name.split("/")):
         return "it has an empty, `.` or `..` part"
     if any(c in "\\:" or unicodedata.category(c) in ("Cc", "Cs") for c in name):
@@ -54,7 +54,7 @@ def why_not_portable(name: str) -> str | None:
     return None
 
 
-def check_portable(names: Iterable[str]) -> None:
+def check_portable(names: Iterable[str], what: str = "The manifest lists") -> None:
     """Refuse names that differ between file systems: odd characters, equal but for case or accents.
 
     Raises:
@@ -64,11 +64,11 @@ def check_portable(names: Iterable[str]) -> None:
     for name in names:
         reason = why_not_portable(name)
         if reason:
-            raise ManifestError(f"The manifest lists {shown(name)[:80]!r}: {reason}.")
+            raise ManifestError(f"{what} {shown(name)[:80]!r}: {reason}.")
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
         if folded in seen:
             raise ManifestError(
-                f"The manifest lists {shown(name)!r} and {shown(seen[folded])!r}, "
+                f"{what} {shown(name)!r} and {shown(seen[folded])!r}, "
                 "which are one file on some systems."
             )
         seen[folded] = name

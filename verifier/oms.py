@@ -49,7 +49,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """One signed file: POSIX name, SHA-256 in lowercase hex; the size is not part of the statement."""
+    """One signed file: POSIX name and SHA-256 in lowercase hex; its size is not signed."""
 
     name: str
     sha256: str
@@ -58,7 +58,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What a verified bundle says; ``digest`` is the SHA-256 of the signed bytes, ``signed_by`` the key's hint."""
+    """What a verified bundle says.
+
+    ``digest`` is the SHA-256 of the signed bytes, ``signed_by`` the hint of the key.
+    """
 
     name: str
     resources: tuple[Resource, ...]
@@ -157,8 +160,8 @@ def verify(bundle: bytes, trusted: Sequence[EllipticCurvePublicKey]) -> Statemen
         if dsse.holds_0_2_0(signature, payload, key):
             return _read_statement_0_2_0(payload, key_hint(key))
     raise SignatureError(
-        "The manifest's signature does not hold: it was changed after it was signed, or another key "
-        "signed it; get it again from the publisher."
+        "The manifest's signature does not hold: it was changed after it was signed, or another "
+        "key signed it; get it again from the publisher."
     )
 
 
@@ -178,8 +181,9 @@ def _candidates(
         named = [key for key in trusted if key_hint(key) == hint]
         if not named:
             raise SignatureError(
-                f"The manifest is signed by a key that is not trusted here ({names.shown(hint)[:16]}…); "
-                "ask its publisher for the public key and give it with --trusted-key."
+                f"The manifest is signed by a key that is not trusted here "
+                f"({names.shown(hint)[:16]}…); ask its publisher for the public key and give it "
+                "with --trusted-key."
             )
         return named
     return list(trusted)

@@ -1,4 +1,4 @@
-"""JSON from strangers: bounded in size, count and depth, without duplicate keys (RFC 8259, section 4).
+"""JSON from strangers: bounded in size, count and depth, without duplicate keys (RFC 8259, 4).
 
 Python's own parser keeps the last of two equal keys, and other parsers keep the first: a signed
 text that two readers understand differently is refused. NaN and Infinity are not JSON.
