@@ -79,7 +79,7 @@ def hash_leaves(
     try:
         for leaf in (_map if mapped else _read)(descriptor, start, end, file):
             for kind in kinds:
-                digests[kind].append(_leaf_digest(kind, leaf, single))
+                digests[kind].append(leaf_digest(kind, leaf, single))
     finally:
         os.close(descriptor)
     return {kind: b"".join(parts) for kind, parts in digests.items()}
@@ -123,7 +123,8 @@ def _whole_hash(kind: str, size: int) -> Hash:
     return hashlib.new(kind, usedforsecurity=kind != "md5")
 
 
-def _leaf_digest(kind: str, leaf: memoryview, single: bool) -> bytes:
+def leaf_digest(kind: str, leaf: memoryview, single: bool) -> bytes:
+    """Return the digest of one leaf; a file's ``single`` leaf is padded less (BEP 52)."""
     if kind == "sha256":
         return hashlib.sha256(leaf).digest()
     if kind == "blake3":

@@ -1,0 +1,251 @@
+"""The command line: `python -m verifier PATH`, `… describe DIR`, `… oms sign-model|verify-model`.
+
+Exit status of a verification: 0 the verdict is accepted, 1 it is not, 2 there is nothing
+trustworthy to compare with or nothing to look at. stderr carries one sentence. What takes time to
+import is imported where it is used: `--help` must be there at once.
+"""
+
+import argparse
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from .errors import InputError, VerifierError
+
+VERDICTS = (
+    "identical",
+    "incomplete",
+    "same-weights",
+    "cast",
+    "quantized",
+    "damaged",
+    "derived",
+    "unrelated",
+    "undetermined",
+)
+"""What may be accepted; `untrusted` never is."""
+CHECKS = ("files", "weights", "inference")
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong on stderr, and exit with status 2."""
+        print(f"{self.prog}: {message}; see {self.prog} --help.", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command in ``arguments`` and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    command: Callable[[Sequence[str]], int] = _verify
+    if given and given[0] in ("describe", "oms"):
+        command = _describe if given.pop(0) == "describe" else _oms
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        return command(given)
+    except VerifierError as error:
+        return _say(str(error), 2)
+    except KeyboardInterrupt:
+        return _say("Interrupted; nothing was left behind.", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # nobody reads on; Python would complain while it ends
+        return 1
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        return _say(f"{what}{error.strerror or error}.", 2)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
+    """Return the parser of `verify`."""
+    parser = Parser(prog=prog, description="Is this copy of a checkpoint what was signed?")
+    parser.add_argument("path", type=Path, metavar="PATH", help="a folder, or one file")
+    add = parser.add_argument
+    add(
+        "--manifest",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="signature bundle, its side files beside it (default: PATH/model.sig); "
+        "given more than once: the best match",
+    )
+    add(
+        "--trusted-key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="PEM public key of a publisher (repeatable; default: the keys installed here)",
+    )
+    add(
+        "--checks",
+        type=_checks,
+        metavar="LIST",
+        help="files,weights,inference (default: files, then weights if files differ; "
+        "inference when torch is installed)",
+    )
+    add("--digest", choices=("blake3", "sha256"), default="blake3", help="kind of leaf digests")
+    add("--whole", action="store_true", help="also recompute the SHA-256 of every file")
+    add(
+        "--accept",
+        action="append",
+        choices=VERDICTS,
+        default=[],
+        metavar="VERDICT",
+        help="also exit with 0 for this verdict (repeatable; identical always counts)",
+    )
+    add("--sketch", type=Path, metavar="FILE", help="the portal's sketch, for lineage")
+    add("--device", default="auto", help="auto, cpu or cuda[:N], for inference")
+    add("--memory", type=_size, default="350MiB", help="peak of the inference process")
+    add("--positions", type=_positive, metavar="N", help="positions that inference compares")
+    add("--json", action="store_true", help="the report on stdout, and nothing else")
+    add("--report", type=Path, metavar="FILE.html", help="write the report as a page")
+    add("--progress-json", action="store_true", help="progress as lines of JSON on stderr")
+    return parser
+
+
+def describe_parser() -> argparse.ArgumentParser:
+    """Return the parser of `describe`, which the portal's `publish` runs."""
+    parser = Parser(
+        prog="python -m verifier describe", description="Describe a folder for signing."
+    )
+    add = parser.add_argument
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    add("--name", required=True, help="such as llama/7b@1")
+    add("--revision", type=int, required=True)
+    add("--issued", required=True, metavar="TIME", help="ISO 8601, with offset")
+    add("--out", type=Path, required=True, metavar="WORK", help="where to write")
+    add("--previous", metavar="SHA256", help="digest of the statement before this")
+    add("--with", type=Path, action="append", default=[], dest="with_files", metavar="FILE")
+    add("--reference", type=Path, metavar="FILE", help="reference of the inference check")
+    add("--sketch-key", type=Path, metavar="FILE", help="secret seed of the sketch")
+    add("--terms", default="")
+    add("--license", default="")
+    add("--progress-json", action="store_true")
+    return parser
+
+
+def _verify(arguments: Sequence[str]) -> int:
+    given = verify_parser().parse_args(arguments)
+    from . import keys, progress
+    from .findings import Verdict
+    from .inference_run import InferenceOptions
+    from .verify import Options, checkpoints_in, verify
+
+    data = keys.data_folder()
+    trusted = keys.load_all(given.trusted_key) or keys.installed_keys(data)
+    options = Options(
+        trusted=tuple(trusted),
+        manifests=tuple(given.manifest),
+        checks=given.checks,
+        digest=given.digest,
+        whole=given.whole,
+        accepted=frozenset({Verdict.IDENTICAL, *map(Verdict, given.accept)}),
+        sketch=given.sketch,
+        inference=InferenceOptions(given.device, given.memory, given.positions),
+        data=data,
+    )
+    paths = ([] if given.manifest else checkpoints_in(given.path)) or [given.path]
+    shown = progress.choose(as_json=given.progress_json)
+    try:
+        reports = [verify(path, options, shown) for path in paths]
+    finally:
+        progress.close(shown)
+    contents = [report.as_json() for report in reports]
+    if given.report:
+        from .report_html import page
+
+        _write(given.report, page(contents))
+    if given.json:
+        several = {"schema": "weighbridge.reports/1", "reports": contents}
+        print(json.dumps(contents[0] if len(contents) == 1 else several, indent=2))
+    else:
+        print("\n\n".join(report.as_text() for report in reports))
+    sys.stdout.flush()
+    worst = max(reports, key=lambda report: report.exit_status)
+    return _say(worst.sentence, worst.exit_status)
+
+
+def _describe(arguments: Sequence[str]) -> int:
+    given = describe_parser().parse_args(arguments)
+    from . import progress
+    from .describe import Checkpoint, describe
+
+    checkpoint = Checkpoint(
+        name=given.name,
+        revision=given.revision,
+        issued=given.issued,
+        previous=given.previous,
+        license=given.license,
+        terms=given.terms,
+    )
+    shown = progress.choose(as_json=given.progress_json)
+    try:
+        notes = describe(
+            given.folder,
+            checkpoint,
+            given.out,
+            shown,
+            with_files=given.with_files,
+            reference=given.reference,
+            sketch_key=given.sketch_key,
+        )
+    finally:
+        progress.close(shown)
+    return _say(" ".join(notes), 0) if notes else 0
+
+
+def _oms(arguments: Sequence[str]) -> int:
+    from .oms_command import run
+
+    return run(arguments)
+
+
+def _say(sentence: str, status: int) -> int:
+    print(sentence, file=sys.stderr, flush=True)
+    return status
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind on SIGTERM as on Ctrl-C, so that children end and drafts are removed."""
+    raise SystemExit(128 + number)
+
+
+def _checks(text: str) -> frozenset[str]:
+    chosen = frozenset(filter(None, text.split(",")))
+    if not chosen or chosen - frozenset(CHECKS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(CHECKS)}")
+    return chosen
+
+
+def _size(text: str) -> str:
+    if not re.fullmatch(r"\d+(\.\d+)?\s?([KMGT](i?B)?|B)?", text, re.IGNORECASE):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 350MiB or 2GB")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)

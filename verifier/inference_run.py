@@ -1,0 +1,163 @@
+"""Ask `python -m inference_check` whether a copy still thinks alike: a process of its own.
+
+A crash, an endless loop or a lack of memory there ends that process, not this one; what it says is
+read as bounded JSON and never believed to be more than an answer.
+"""
+
+import importlib.util
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import ManifestError
+from .progress import Progress
+from .strict_json import loads
+
+STATUSES = frozenset({"agrees", "close", "disagrees", "inconclusive", "not-run"})
+MAX_ANSWER_BYTES = 16 << 20
+MAX_LINE_BYTES = 4096
+START_SECONDS = 120.0
+SLOWEST_BYTES_PER_SECOND = 10e6
+MAX_ADDRESS_SPACE = 64 << 30
+"""Torch reserves far more than it uses; this only stops a runaway."""
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceOptions:
+    """What is passed on to the check: device, peak memory (`350MiB`), number of positions."""
+
+    device: str = "auto"
+    memory: str = "350MiB"
+    positions: int | None = None
+
+
+def not_run(reason: str) -> dict[str, Any]:
+    """Return the answer of a check that was not made."""
+    return {"status": "not-run", "reason": reason, "device": None, "dtype": None, "statistics": {}}
+
+
+def torch_available() -> bool:
+    """Tell whether torch is installed, without importing it."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def run(
+    copy: Path,
+    reference: bytes,
+    config_from: Path | None,
+    size: int,
+    options: InferenceOptions,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run the check on ``copy``, of ``size`` bytes of weights, against ``reference``.
+
+    ``config_from`` is the published folder whose config stands in where the copy has none.
+    """
+    if not torch_available():
+        return not_run("torch is not installed")
+    if importlib.util.find_spec("inference_check") is None:
+        return not_run("the inference check is not installed")
+    with tempfile.TemporaryDirectory(prefix="weighbridge-") as folder:
+        # The checked bytes, not the file they came from: that could have changed since.
+        file = Path(folder) / "reference.json"
+        file.write_bytes(reference)
+        command = [sys.executable, "-m", "inference_check", str(copy), "--reference", str(file)]
+        command += ["--device", options.device, "--memory", options.memory]
+        command += ["--config-from", str(config_from) if config_from else "none"]
+        if options.positions:
+            command += ["--positions", str(options.positions)]
+        seconds = START_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+        return _ask([*command, "--json", "--progress-json"], seconds, options, progress)
+
+
+def _ask(
+    command: Sequence[str], seconds: float, options: InferenceOptions, progress: Progress
+) -> dict[str, Any]:
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": _python_path()}
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=None if options.device.startswith("cuda") else _limit,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said: list[str] = []
+        listener = threading.Thread(target=_listen, args=(process.stderr, progress, said))
+        timer = threading.Timer(seconds, _end, [process])
+        listener.start()
+        timer.start()
+        try:
+            answer = process.stdout.read(MAX_ANSWER_BYTES + 1)
+            if len(answer) > MAX_ANSWER_BYTES:
+                _end(process)
+            status = process.wait()
+        finally:
+            timed_out = not timer.is_alive()
+            timer.cancel()
+            _end(process)
+            listener.join()
+    if timed_out:
+        return not_run(f"it took longer than {seconds:,.0f} seconds")
+    return _understand(answer, status, said)
+
+
+def _understand(answer: bytes, status: int, said: Sequence[str]) -> dict[str, Any]:
+    try:
+        inference = loads(answer, "The answer of the inference check", max_bytes=MAX_ANSWER_BYTES)
+    except ManifestError:
+        inference = None
+    if isinstance(inference, dict) and inference.get("status") in STATUSES:
+        inference.setdefault("reason", "")
+        return inference
+    if status in (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS):
+        return not_run(
+            f"its process died ({signal.Signals(-status).name}), as it does without memory"
+        )
+    return not_run(said[-1] if said else f"its process ended with status {status}")
+
+
+def _listen(stream: IO[bytes], progress: Progress, said: list[str]) -> None:
+    """Pass on lines of progress; keep the last of any other."""
+    while line := stream.readline(MAX_LINE_BYTES):
+        text = line.decode("utf-8", "replace").strip()
+        try:
+            step = json.loads(text)
+            progress("inference", int(step["done"]), int(step["total"]))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            if text:
+                said[:] = [text]
+
+
+def _limit() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    limit = MAX_ADDRESS_SPACE if hard == resource.RLIM_INFINITY else min(hard, MAX_ADDRESS_SPACE)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the check and whatever it started."""
+    if process.poll() is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def _python_path() -> str:
+    """Return a path on which the child finds the same packages as we do."""
+    project = str(Path(__file__).resolve().parent.parent)
+    return os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH", "")]))

@@ -1,0 +1,167 @@
+"""The result of one verification, as data and as text for a terminal.
+
+The JSON form is ``weighbridge.report/1``. Named fields keep their meaning; fields may be added.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any
+
+from .findings import Code, FileResult, FileStatus, Finding, Verdict
+from .names import shown
+
+SCHEMA = "weighbridge.report/1"
+MAX_LINES = 12
+
+MEANINGS = {
+    Verdict.UNTRUSTED: "the manifest cannot be trusted, so the copy was not compared with it",
+    Verdict.IDENTICAL: "every file is there, byte for byte as it was signed",
+    Verdict.INCOMPLETE: "what is there is right; files are missing",
+    Verdict.SAME_WEIGHTS: "other files, but every tensor has the official values",
+    Verdict.CAST: "every tensor is the official one rounded to another float type",
+    Verdict.QUANTIZED: "every tensor is the official one within a quantization's error",
+    Verdict.DAMAGED: "files differ from what was signed, in the byte ranges named",
+    Verdict.DERIVED: "not the official weights, but descended from them",
+    Verdict.UNRELATED: "these weights are not from this checkpoint",
+    Verdict.UNDETERMINED: "other weights, and nothing here can say whether they descend from it",
+}
+"""What each verdict says, to end a sentence with."""
+
+REMEDIES = {
+    Verdict.UNTRUSTED: "get the manifest and its key from the publisher",
+    Verdict.INCOMPLETE: "download the missing files",
+    Verdict.DAMAGED: "download the damaged files again",
+    Verdict.UNRELATED: "check where this copy came from",
+    Verdict.DERIVED: "check where this copy came from",
+    Verdict.UNDETERMINED: "check where this copy came from, or ask the portal to look at it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run on one copy.
+
+    ``refusals`` are findings that end in status 1 whatever verdict is accepted; ``accepted``
+    are the verdicts that the person asked for.
+    """
+
+    path: str
+    checkpoint: str | None
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+    files: tuple[FileResult, ...]
+    weights: dict[str, Any]
+    inference: dict[str, Any]
+    manifest: dict[str, Any]
+    bytes_read: int
+    seconds: float
+    accepted: frozenset[Verdict] = frozenset({Verdict.IDENTICAL})
+    refusals: tuple[Finding, ...] = field(default=())
+
+    @property
+    def exit_status(self) -> int:
+        """0 where the verdict is accepted and nothing contradicts it, else 1."""
+        return 1 if self.objection else 0
+
+    @property
+    def objection(self) -> str | None:
+        """Why the status is 1, or None: one sentence."""
+        name = shown(self.checkpoint or "the checkpoint")
+        if self.verdict not in self.accepted:
+            first = self._first_finding()
+            remedy = REMEDIES.get(self.verdict)
+            detail = f" {first.message}" if first else ""
+            advice = f"; {remedy}" if remedy else "; accept it with --accept " + self.verdict.value
+            text = f"{self.verdict.value}: {MEANINGS[self.verdict]}{advice}.{detail}"
+            return text if self.verdict is Verdict.UNTRUSTED else f"{name} is {text}"
+        if self.refusals:
+            return f"{name} is {self.verdict.value}, but {self.refusals[0].message}"
+        status = self.inference.get("status")
+        if status == "disagrees":
+            reason = self.inference.get("reason") or "its answers are not those published"
+            return f"{name} is {self.verdict.value}, but inference disagrees: {shown(str(reason))}."
+        rounded = self.accepted & {Verdict.CAST, Verdict.QUANTIZED}
+        if status == "close" and not rounded:
+            return (
+                f"{name} is {self.verdict.value}, but inference is only close to what is published."
+            )
+        return None
+
+    @property
+    def sentence(self) -> str:
+        """The last line on stderr: why, and what to do."""
+        if self.objection:
+            return self.objection.replace("\n", " ")
+        return f"{shown(self.checkpoint or '')} is {self.verdict.value}: {MEANINGS[self.verdict]}."
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as ``weighbridge.report/1``."""
+        return {
+            "schema": SCHEMA,
+            "path": self.path,
+            "checkpoint": self.checkpoint,
+            "verdict": self.verdict.value,
+            "accepted": self.exit_status == 0,
+            "sentence": self.sentence,
+            "findings": [finding.as_json() for finding in self.findings],
+            "files": [file.as_json() for file in self.files],
+            "weights": self.weights,
+            "inference": self.inference,
+            "manifest": self.manifest,
+            "bytes_read": self.bytes_read,
+            "seconds": round(self.seconds, 3),
+        }
+
+    def as_text(self) -> str:
+        """Return at most a screen: the verdict first, then the rungs, then what was found."""
+        title = f"{self.verdict.value.upper()}  {shown(self.checkpoint or 'unknown checkpoint')}"
+        lines = [title, f"  {MEANINGS[self.verdict]}", ""]
+        lines += [f"  {rung:<10} {text}" for rung, text in self._rungs()]
+        shown_findings = [finding for finding in self.findings if finding.code is not Code.UNLISTED]
+        unlisted = len(self.findings) - len(shown_findings)
+        if shown_findings or unlisted:
+            lines.append("")
+        lines += [f"  - {finding.message}" for finding in shown_findings[:MAX_LINES]]
+        if len(shown_findings) > MAX_LINES:
+            lines.append(f"  - and {len(shown_findings) - MAX_LINES:,} more; see --json")
+        if unlisted:
+            lines.append(f"  - {unlisted:,} files are not in the manifest (allowed)")
+        rate = self.bytes_read / self.seconds / 1e9 if self.seconds else 0.0
+        lines += [
+            "",
+            f"  {self.bytes_read / 1e9:,.3f} GB in {self.seconds:.1f} s ({rate:.2f} GB/s)",
+        ]
+        return "\n".join(lines)
+
+    def _rungs(self) -> list[tuple[str, str]]:
+        by = str(self.manifest.get("signed_by") or "")[:16]
+        revision = self.manifest.get("revision")
+        signature = f"holds, by key {by}…" + (f", revision {revision}" if revision else "")
+        if self.verdict is Verdict.UNTRUSTED:
+            signature = "does not hold"
+        weights = self.weights.get("verdict") or self.weights.get("reason") or "not compared"
+        inference = str(self.inference.get("status"))
+        if self.inference.get("reason"):
+            inference += f" ({shown(str(self.inference['reason']))})"
+        return [
+            ("signature", signature),
+            ("files", count_files(self.files)),
+            ("weights", str(weights)),
+            ("inference", inference),
+        ]
+
+    def _first_finding(self) -> Finding | None:
+        quiet = (Code.UNLISTED, Code.SIDE_FILE_DIFFERS, Code.SIDE_FILE_MISSING)
+        return next((finding for finding in self.findings if finding.code not in quiet), None)
+
+
+def count_files(files: Collection[FileResult]) -> str:
+    """Return how many files have which status, in words."""
+    counts = {
+        status: sum(file.status is status for file in files)
+        for status in FileStatus
+        if status is not FileStatus.UNLISTED
+    }
+    return (
+        ", ".join(f"{n:,} {status.value}" for status, n in counts.items() if n) or "none compared"
+    )

@@ -1,0 +1,332 @@
+"""A report as a page: what was checked, rung by rung, and a map of each file drawn to scale.
+
+``fragment`` has only classes (no script, no inline style), so that a page with a strict content
+security policy can include it; ``render`` puts it on a page of its own with ``report.css``.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from .findings import Verdict
+from .names import shown
+from .report import MEANINGS
+
+STYLE_SHEET = Path(__file__).with_name("report.css")
+
+MAX_FILES = 500
+MAX_FINDINGS = 200
+MAX_TENSORS = 200
+MAX_RANGES = 400
+MAP_WIDTH = 1000
+
+_TONES = {
+    "identical": "good",
+    "same-weights": "good",
+    "cast": "good",
+    "quantized": "good",
+    "incomplete": "warn",
+    "undetermined": "warn",
+    "derived": "warn",
+}
+_ICONS = {
+    "good": '<path d="M2 9l4 4 8-10"/>',
+    "bad": '<path d="M3 3l10 10M13 3L3 13"/>',
+    "warn": '<path d="M8 2v8M8 12.5v1.5"/>',
+    "muted": '<path d="M3 8h10"/>',
+}
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+@page {{ size: A4; margin: 16mm; }}
+body {{ margin: 0; background: Canvas; }}
+main {{ max-width: 60rem; margin: 0 auto; padding: 24px 16px 48px; }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #15171a; }} }}
+@media print {{ body {{ background: #ffffff; }} main {{ padding: 0; max-width: none; }} }}
+{style}</style>
+</head>
+<body>
+<main class="wb-report">
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """Return a self-contained page of one report."""
+    return page([report])
+
+
+def page(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Return a self-contained page of one report or more, one below the other."""
+    title = f"{reports[0]['verdict']}: {shown(reports[0].get('checkpoint') or 'verification')}"
+    return _PAGE.format(
+        title=escape(title),
+        style=STYLE_SHEET.read_text(encoding="utf-8"),
+        body="\n".join(_article(report) for report in reports),
+    )
+
+
+def fragment(report: Mapping[str, Any]) -> str:
+    """Return the body of a report, to be included in a page that links ``report.css``."""
+    return f'<div class="wb-report">\n{_article(report)}\n</div>'
+
+
+def _article(report: Mapping[str, Any]) -> str:
+    parts = [_head(report), _ladder(report), _findings(report.get("findings") or [])]
+    parts += [_files(report.get("files") or []), _weights(report.get("weights") or {})]
+    parts += [_inference(report.get("inference") or {}), _facts(report)]
+    return "<article>\n" + "\n".join(filter(None, parts)) + "\n</article>"
+
+
+def _head(report: Mapping[str, Any]) -> str:
+    verdict = str(report["verdict"])
+    tone = _TONES.get(verdict, "bad")
+    meaning = MEANINGS[Verdict(verdict)] if verdict in list(Verdict) else ""
+    name = _text(report.get("checkpoint") or "unknown checkpoint")
+    return (
+        f'<header class="wb-head wb-{tone}">\n'
+        f'<p class="wb-verdict">{_icon(tone)} {escape(verdict)}</p>\n'
+        f"<p><code>{name}</code>: {escape(meaning)}.</p>\n"
+        f'<p class="wb-muted">{_text(report.get("sentence") or "")}</p>\n</header>'
+    )
+
+
+def _ladder(report: Mapping[str, Any]) -> str:
+    """The evidence, from the cheapest rung: what was checked, and what was not."""
+    rungs = [_signature_rung(report), _files_rung(report)]
+    rungs += [_weights_rung(report.get("weights") or {})]
+    rungs += [_inference_rung(report.get("inference") or {})]
+    items = "\n".join(
+        f'<li class="wb-{tone}">{_icon(tone)}<strong>{name}</strong><span>{_text(text)}</span></li>'
+        for name, tone, text in rungs
+    )
+    return f'<ol class="wb-ladder">\n{items}\n</ol>'
+
+
+def _signature_rung(report: Mapping[str, Any]) -> tuple[str, str, str]:
+    manifest = report.get("manifest") or {}
+    if report["verdict"] == "untrusted":
+        return "Signature", "bad", "does not hold"
+    if not manifest.get("signed_by"):
+        return "Signature", "warn", "not signed"
+    revision = manifest.get("revision")
+    key = str(manifest["signed_by"])[:16]
+    text = f"holds, by key {key}…" + (f", revision {revision}" if revision else "")
+    return "Signature", "good", text
+
+
+def _files_rung(report: Mapping[str, Any]) -> tuple[str, str, str]:
+    counts: dict[str, int] = {}
+    for file in report.get("files") or []:
+        counts[file["status"]] = counts.get(file["status"], 0) + 1
+    text = ", ".join(f"{number:,} {status}" for status, number in counts.items())
+    if not counts:
+        return "Files", "muted", "not checked"
+    if counts.keys() & {"damaged", "refused"}:
+        return "Files", "bad", text
+    return "Files", "warn" if "missing" in counts else "good", text
+
+
+def _weights_rung(weights: Mapping[str, Any]) -> tuple[str, str, str]:
+    if weights.get("status") != "compared":
+        return "Weights", "muted", f"not compared: {weights.get('reason') or 'not asked for'}"
+    verdict = str(weights.get("verdict") or "nothing readable")
+    counts = weights.get("counts") or {}
+    detail = ", ".join(f"{number:,} {kind}" for kind, number in counts.items() if number)
+    return "Weights", _TONES.get(verdict, "bad"), f"{verdict}: {detail} tensors"
+
+
+def _inference_rung(inference: Mapping[str, Any]) -> tuple[str, str, str]:
+    status = str(inference.get("status") or "not-run")
+    tones = {"agrees": "good", "disagrees": "bad", "not-run": "muted"}
+    reason = inference.get("reason")
+    return "Inference", tones.get(status, "warn"), f"{status}: {reason}" if reason else status
+
+
+def _findings(findings: Sequence[Mapping[str, Any]]) -> str:
+    if not findings:
+        return ""
+    items = [
+        f"<li><code>{_text(f['code'])}</code> {_text(f['message'])}</li>"
+        for f in findings[:MAX_FINDINGS]
+    ]
+    if len(findings) > MAX_FINDINGS:
+        items.append(f"<li>and {len(findings) - MAX_FINDINGS:,} more, in the JSON report</li>")
+    return f'<h2>Findings</h2>\n<ul class="wb-findings">\n{chr(10).join(items)}\n</ul>'
+
+
+def _files(files: Sequence[Mapping[str, Any]]) -> str:
+    if not files:
+        return ""
+    worst = {"damaged": 0, "refused": 1, "missing": 2, "good": 3, "unlisted": 4}
+    ordered = sorted(files, key=lambda file: worst.get(file["status"], 5))
+    rows = "\n".join(_file_row(file) for file in ordered[:MAX_FILES])
+    more = len(files) - MAX_FILES
+    note = f'<p class="wb-muted">and {more:,} more files</p>' if more > 0 else ""
+    return (
+        '<h2>Files</h2>\n<table class="wb-cards">\n<thead><tr><th scope="col">File</th>'
+        '<th scope="col" class="wb-number">Size</th><th scope="col">State</th>'
+        f'<th scope="col">Map</th></tr></thead>\n<tbody>\n{rows}\n</tbody></table>{note}'
+    )
+
+
+def _file_row(file: Mapping[str, Any]) -> str:
+    status = str(file["status"])
+    tone = {"good": "good", "damaged": "bad", "refused": "bad", "missing": "warn"}.get(
+        status, "muted"
+    )
+    return (
+        f"<tr><td><code>{_text(file['path'])}</code></td>"
+        f'<td class="wb-number" data-label="Size">{_size(file.get("size"))}</td>'
+        f'<td data-label="State" class="wb-{tone}">{escape(status)}</td><td>{_map(file)}</td></tr>'
+    )
+
+
+def _map(file: Mapping[str, Any]) -> str:
+    """A strip of the file, to scale: what is good, damaged, missing."""
+    status = str(file["status"])
+    size = max(file.get("size") or 0, file.get("expected_size") or 0, 1)
+    whole = f'x="0" y="0" width="{MAP_WIDTH}" height="32"'
+    shapes = [
+        f'<rect class="wb-map-{"good" if status in ("good", "damaged") else "other"}" {whole}/>'
+    ]
+    if status == "missing":
+        shapes = [f'<rect class="wb-map-missing" {whole}/>']
+    ranges = file.get("ranges") or []
+    for start, end in ranges[:MAX_RANGES]:
+        # At least two units wide: one bad leaf of a large file must be seen.
+        left = min(MAP_WIDTH * start / size, MAP_WIDTH - 2)
+        width = max(2.0, MAP_WIDTH * (end - start) / size)
+        shapes.append(
+            f'<rect class="wb-map-bad" x="{left:.2f}" y="0" width="{width:.2f}" height="32"/>'
+        )
+    shapes.append(f'<rect class="wb-map-frame" {whole}/>')
+    words = ", ".join(f"bytes {start:,} to {end:,}" for start, end in ranges[:3])
+    label = f"{status}: {words}" if words else status
+    return (
+        f'<svg class="wb-map" viewBox="0 0 {MAP_WIDTH} 32" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(label)}">{"".join(shapes)}</svg>'
+    )
+
+
+def _weights(weights: Mapping[str, Any]) -> str:
+    if weights.get("status") != "compared":
+        return ""
+    counts = {k: v for k, v in (weights.get("counts") or {}).items() if isinstance(v, int)}
+    tensors = [t for t in weights.get("tensors") or [] if t.get("status") != "exact"]
+    rows = "\n".join(
+        f'<tr><td><code>{_text(t.get("name"))}</code></td><td data-label="State">'
+        f'{_text(t.get("status"))}</td><td data-label="Statistics">{_statistics(t)}</td></tr>'
+        for t in tensors[:MAX_TENSORS]
+    )
+    table = (
+        '<table class="wb-cards">\n<thead><tr><th scope="col">Tensor</th><th scope="col">State</th>'
+        f'<th scope="col">Statistics</th></tr></thead>\n<tbody>\n{rows}\n</tbody></table>'
+    )
+    more = len(tensors) - MAX_TENSORS
+    note = f'<p class="wb-muted">and {more:,} more tensors</p>' if more > 0 else ""
+    return f"<h2>Weights</h2>\n{_chart(counts)}" + (table + note if tensors else "")
+
+
+def _chart(counts: Mapping[str, int]) -> str:
+    """Bars of tensor counts; the numbers stand beside them as text."""
+    total = max(sum(counts.values()), 1)
+    rows = []
+    for line, (kind, number) in enumerate(counts.items()):
+        y, width = line * 24, 440 * number / total
+        rows.append(
+            f'<text x="0" y="{y + 16}">{_text(kind)}</text>'
+            f'<rect class="wb-bar" x="90" y="{y + 4}" width="{width:.1f}" height="16"/>'
+            f'<text x="540" y="{y + 16}">{number:,}</text>'
+        )
+    label = ", ".join(f"{kind} {number}" for kind, number in counts.items())
+    return (
+        f'<svg class="wb-chart" viewBox="0 0 640 {24 * max(len(counts), 1)}" role="img" '
+        f'aria-label="tensors: {escape(label)}">{"".join(rows)}</svg>'
+    )
+
+
+def _statistics(tensor: Mapping[str, Any]) -> str:
+    values = {k: v for k, v in tensor.items() if k not in ("name", "status")}
+    inner = values.pop("statistics", None)
+    if isinstance(inner, Mapping):
+        values |= inner
+    return ", ".join(f"{_text(k)} {_value(v)}" for k, v in list(values.items())[:8])
+
+
+def _inference(inference: Mapping[str, Any]) -> str:
+    statistics = inference.get("statistics") or {}
+    thresholds = inference.get("thresholds") or {}
+    if inference.get("status") in (None, "not-run") or not isinstance(statistics, Mapping):
+        return ""
+    rows = "\n".join(
+        f"<tr><td>{_text(name)}</td>"
+        f'<td class="wb-number" data-label="Measured">{_value(value)}</td>'
+        f'<td class="wb-number" data-label="Threshold">{_value(thresholds.get(name))}</td></tr>'
+        for name, value in statistics.items()
+    )
+    facts = _list(
+        [(key, inference.get(key)) for key in ("device", "dtype", "positions", "first_layer")]
+    )
+    return (
+        f'<h2>Inference</h2>\n{facts}<table class="wb-cards">\n<thead><tr><th scope="col">Statistic'
+        '</th><th scope="col" class="wb-number">Measured</th><th scope="col" class="wb-number">'
+        f"Threshold</th></tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
+    )
+
+
+def _facts(report: Mapping[str, Any]) -> str:
+    manifest = report.get("manifest") or {}
+    pairs = [
+        ("Copy", report.get("path")),
+        ("Statement", manifest.get("digest")),
+        ("Signed by", manifest.get("signed_by")),
+        ("Revision", manifest.get("revision")),
+        ("Issued", manifest.get("issued")),
+        ("Read", f"{int(report.get('bytes_read') or 0):,} bytes"),
+        ("Took", f"{float(report.get('seconds') or 0):.1f} seconds"),
+    ]
+    return f"<h2>About this report</h2>\n{_list(pairs)}"
+
+
+def _list(pairs: Iterable[tuple[str, Any]]) -> str:
+    items = "".join(
+        f"<dt>{_text(name)}</dt><dd><code>{_text(value)}</code></dd>"
+        for name, value in pairs
+        if value is not None
+    )
+    return f'<dl class="wb-facts">{items}</dl>' if items else ""
+
+
+def _icon(tone: str) -> str:
+    return f'<svg class="wb-icon" viewBox="0 0 16 16" aria-hidden="true">{_ICONS[tone]}</svg>'
+
+
+def _size(size: Any) -> str:
+    if not isinstance(size, int):
+        return "–"
+    unit, factor = next(
+        (u for u in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if size >= u[1]), ("B", 1)
+    )
+    number = f"{size:,}" if unit == "B" else f"{size / factor:,.2f}"
+    return f'<span title="{size:,} bytes">{number} {unit}</span>'
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return "–" if value is None else _text(value)
+
+
+def _text(value: Any) -> str:
+    return escape(shown(str(value)))

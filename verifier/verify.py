@@ -1,0 +1,340 @@
+"""Verify a copy: is this what was signed?
+
+signature → files → weights (where files differ) → inference → verdict. What differs is data in the
+report; an error means that there was nothing trustworthy to compare with.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import engine, inference_run, manifest, oms, state, verdict, weights_check
+from .digests import blake3_available
+from .errors import InputError, ManifestError, SignatureError
+from .files_check import FilesCheck, Hasher, check_files
+from .findings import Code, FileStatus, Finding, Verdict
+from .inference_run import InferenceOptions
+from .keys import TrustedKey
+from .manifest import Manifest, ManifestFile
+from .progress import Progress
+from .readers import is_weight_file
+from .report import Report
+from .walk import Listing, look_up, resolve_root, walk
+from .weights_check import Damage, WeightsCheck
+
+CHECKS = ("files", "weights", "inference")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the person asked for. ``checks`` None: files, weights if files differ, inference."""
+
+    trusted: tuple[TrustedKey, ...]
+    manifests: tuple[Path, ...] = ()
+    checks: frozenset[str] | None = None
+    digest: str = "blake3"
+    whole: bool = False
+    accepted: frozenset[Verdict] = frozenset({Verdict.IDENTICAL})
+    sketch: Path | None = None
+    inference: InferenceOptions = field(default_factory=InferenceOptions)
+    data: Path | None = None
+
+    def wants(self, check: str) -> bool:
+        """Tell whether ``check`` was asked for; files are always looked at."""
+        return self.checks is None or check in self.checks
+
+
+def verify(path: Path, options: Options, progress: Progress) -> Report:
+    """Verify the copy at ``path``, a folder or one file.
+
+    Raises:
+        InputError: ``path`` is not there or cannot be opened, or no key is trusted.
+        ManifestError: there is no manifest, or it is malformed.
+    """
+    return _Verification(path, options, progress).run()
+
+
+def checkpoints_in(path: Path) -> list[Path]:
+    """Return the checkpoints in a folder of checkpoints: none where ``path`` is one, or a file."""
+    if not path.is_dir() or (path / manifest.BUNDLE_NAME).exists():
+        return []
+    return sorted(p.parent for p in path.glob(f"*/{manifest.BUNDLE_NAME}") if p.is_file())
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A manifest that the copy may be a copy of, and what became of the files."""
+
+    manifest: Manifest
+    listing: Listing
+    files: Mapping[str, ManifestFile]
+    check: FilesCheck
+
+    @property
+    def evidence(self) -> verdict.Evidence:
+        """What the files say."""
+        listed = {r.path: r.status for r in self.check.results if r.path in self.files}
+        unlisted = self.check.named(FileStatus.UNLISTED)
+        return verdict.Evidence(
+            listed=listed,
+            weight_files=frozenset(filter(is_weight_file, listed)),
+            other_weights=tuple(r.path for r in unlisted if is_weight_file(r.path)),
+        )
+
+
+class _Verification:
+    """One run; its methods are the rungs of the ladder, from the cheapest."""
+
+    def __init__(self, path: Path, options: Options, progress: Progress) -> None:
+        self.options = options
+        self.progress = progress
+        self.started = time.monotonic()
+        self.path = path
+        self.root = resolve_root(path)
+        self.single = self.root.is_file()
+        kinds = ("blake3", "sha256") if options.digest == "blake3" else ("sha256",)
+        if not blake3_available():
+            kinds = ("sha256",)
+        self.hasher = Hasher(kinds, options.whole, progress)
+        if not options.trusted:
+            raise InputError(
+                "No key is trusted here; ask the publisher for the public key and give it with "
+                "--trusted-key FILE."
+            )
+
+    def run(self) -> Report:
+        """Climb the ladder and report."""
+        manifests, refused = self._load_manifests()
+        if not manifests:
+            return self._untrusted(None, Finding(Code.BAD_SIGNATURE, "", refused[0]))
+        listing = walk(self.root, skip=(manifest.BUNDLE_NAME, manifest.SIDE_FOLDER))
+        best = self._best(listing, manifests)
+        found, statement = best.manifest, best.manifest.statement
+        if found.revision is not None:
+            seen = state.newest_seen(self.options.data, statement.signed_by, found.name)
+            if found.revision < seen:
+                message = (
+                    f"The manifest is revision {found.revision}, but revision {seen} was seen here "
+                    "before; get the newest from the publisher."
+                )
+                return self._untrusted(found, Finding(Code.ROLLBACK, "", message))
+            state.remember(self.options.data, statement.signed_by, found.name, found.revision)
+        return self._conclude(best)
+
+    def _load_manifests(self) -> tuple[list[Manifest], list[str]]:
+        """Return the manifests that hold, and why others do not."""
+        folder = self.root.parent if self.single else self.root
+        locations = self.options.manifests or (folder / manifest.BUNDLE_NAME,)
+        if not self.options.manifests and not locations[0].exists():
+            raise ManifestError(
+                f"There is no manifest: {locations[0]} is not there; give one with --manifest FILE."
+            )
+        trusted = [trusted.key for trusted in self.options.trusted]
+        loaded: list[Manifest] = []
+        untrusted: list[str] = []
+        malformed: ManifestError | None = None
+        for location in locations:
+            try:
+                loaded.append(manifest.load(location, trusted))
+            except SignatureError as error:
+                untrusted.append(str(error))
+            except ManifestError as error:
+                malformed = malformed or error
+        if malformed and not loaded and (not untrusted or len(locations) == 1):
+            raise malformed
+        return loaded, untrusted
+
+    def _best(self, listing: Listing, manifests: Sequence[Manifest]) -> _Candidate:
+        """Return the manifest that most bytes of the copy match; the first of equals."""
+        candidates = [self._compare(listing, found) for found in manifests]
+        order = list(Verdict)
+
+        def rank(candidate: _Candidate) -> tuple[int, int]:
+            decided = verdict.by_files(candidate.evidence)
+            complete = decided is Verdict.IDENTICAL
+            return (int(complete), candidate.check.good_bytes)
+
+        best = max(candidates, key=rank)
+        if len(candidates) == 1 or any(rank(best)):
+            return best
+
+        def weights_rank(candidate: _Candidate) -> int:
+            found = self._weights(candidate).verdict
+            return order.index(found or Verdict.UNDETERMINED)
+
+        return min(candidates, key=weights_rank)
+
+    def _compare(self, listing: Listing, found: Manifest) -> _Candidate:
+        """Compare the files of the copy with one manifest."""
+        files = dict(found.files)
+        if self.single:
+            files = self._entry_of(listing, found)
+        else:
+            look_up(listing, files if listing.truncated else ())
+        visible = _without_ignored(listing, found.statement.ignore_paths, files)
+        return _Candidate(
+            found, visible, files, check_files(visible, files, self.hasher, only=self.single)
+        )
+
+    def _entry_of(self, listing: Listing, found: Manifest) -> dict[str, ManifestFile]:
+        """Return the entry of the one file looked at: by name, else by digest, else nothing."""
+        name = self.root.name
+        by_name = {n: e for n, e in found.files.items() if n.rpartition("/")[2] == name}
+        if name in found.files:
+            return {name: found.files[name]}
+        if set(found.files) == {"."}:
+            return {name: replace(found.files["."], name=name)}
+        if len(by_name) == 1:
+            return {name: replace(next(iter(by_name.values())), name=name)}
+        if name not in listing.files:
+            return {}
+        job = engine.Job(listing.files[name], whole_kinds=("sha256",))
+        digest = self.hasher.run([job])[job].whole.get("sha256")
+        same = [entry for entry in found.files.values() if entry.sha256 == digest]
+        return {name: replace(same[0], name=name)} if same else {}
+
+    def _weights(self, best: _Candidate) -> WeightsCheck:
+        sketch = self.options.sketch
+        loaded = weights_check.load_sketch(sketch) if sketch else None
+        return weights_check.check_weights(best.listing, best.manifest, loaded, self.progress)
+
+    def _conclude(self, best: _Candidate) -> Report:
+        """Compare weights where that decides, run inference, and name the verdict."""
+        evidence = replace(best.evidence, asked_weights=self.options.wants("weights"))
+        decided = verdict.by_files(evidence)
+        asked = self.options.checks is not None and "weights" in self.options.checks
+        damage = Damage()
+        if evidence.differing:
+            damage = weights_check.look_at_damage(
+                best.listing, [r for r in best.check.results if r.path in best.files]
+            )
+        if not self.options.wants("weights"):
+            weights = weights_check.not_compared("it was not asked for", asked=False)
+        elif decided is None or asked:
+            weights = self._weights(best)
+        else:
+            weights = weights_check.not_compared("the files decide", asked=False)
+        changed = weights.changed_tensors if weights.compared else damage.changed_tensors
+        evidence = replace(
+            evidence,
+            weights=weights.verdict,
+            unparsable=damage.unparsable,
+            changed_entries=weights.changed_entries,
+            changed_tensors=changed,
+        )
+        final = verdict.conclude(evidence)
+        findings = [weights_check.with_tensor_names(f, damage.touched) for f in best.check.findings]
+        findings += [
+            *weights.findings,
+            *(f for f in damage.findings if f.path not in {w.path for w in weights.findings}),
+        ]
+        inference = self._inference(best, final)
+        if inference["status"] == "disagrees":
+            reason = inference.get("reason") or "its answers are not those published"
+            message = f"Inference disagrees: {reason}".rstrip(".") + "."
+            findings.append(Finding(Code.INFERENCE_DISAGREES, "", message))
+        return self._report(best, final, findings, weights, inference)
+
+    def _inference(self, best: _Candidate, final: Verdict) -> dict[str, Any]:
+        """Run the inference check, or say why not."""
+        reference = best.manifest.side_file(manifest.REFERENCE)
+        if not self.options.wants("inference"):
+            return inference_run.not_run("it was not asked for")
+        if self.single:
+            return inference_run.not_run("a single file cannot be run")
+        if final is Verdict.INCOMPLETE:
+            return inference_run.not_run("the copy is incomplete")
+        if reference is None:
+            return inference_run.not_run("the manifest has no reference")
+        weights = [f for name, f in best.listing.files.items() if is_weight_file(name)]
+        if not weights:
+            return inference_run.not_run("the copy holds no weight file")
+        beside = best.manifest.location.parent
+        published = beside if beside.resolve() != self.root else None
+        return inference_run.run(
+            self.root,
+            reference,
+            published,
+            sum(file.size for file in weights),
+            self.options.inference,
+            self.progress,
+        )
+
+    def _report(
+        self,
+        best: _Candidate,
+        final: Verdict,
+        findings: Sequence[Finding],
+        weights: WeightsCheck,
+        inference: dict[str, Any],
+    ) -> Report:
+        def needed(finding: Finding) -> bool:
+            is_weight = bool(finding.path) and is_weight_file(finding.path)
+            return finding.code.is_refusal and verdict.is_needed(
+                final, finding.path, best.files, is_weight=is_weight, compared=weights.compared
+            )
+
+        return Report(
+            path=str(self.path),
+            checkpoint=best.manifest.name,
+            verdict=final,
+            findings=(*findings, *best.manifest.findings),
+            files=tuple(best.check.results),
+            weights=weights.report,
+            inference=inference,
+            manifest=_manifest_json(best.manifest),
+            bytes_read=self.hasher.bytes_read + int(inference.get("bytes_read") or 0),
+            seconds=time.monotonic() - self.started,
+            accepted=self.options.accepted,
+            refusals=tuple(filter(needed, findings)),
+        )
+
+    def _untrusted(self, found: Manifest | None, finding: Finding) -> Report:
+        """Report that there is nothing to trust; nothing that was not signed is repeated."""
+        reason = "the manifest is not trusted"
+        return Report(
+            path=str(self.path),
+            checkpoint=found.name if found else None,
+            verdict=Verdict.UNTRUSTED,
+            findings=(finding,),
+            files=(),
+            weights={"status": "not-run", "reason": reason},
+            inference=inference_run.not_run(reason),
+            manifest=_manifest_json(found),
+            bytes_read=0,
+            seconds=time.monotonic() - self.started,
+            accepted=self.options.accepted,
+        )
+
+
+def _manifest_json(found: Manifest | None) -> dict[str, Any]:
+    return {
+        "revision": found.revision if found else None,
+        "signed_by": found.statement.signed_by if found else None,
+        "stale": None,
+        "issued": found.issued if found else None,
+        "digest": found.statement.digest if found else None,
+        "files": len(found.files) if found else None,
+    }
+
+
+def _without_ignored(
+    listing: Listing, ignored: Sequence[str], files: Mapping[str, ManifestFile]
+) -> Listing:
+    """Leave out what the statement says to skip: these names at the top and all below them."""
+    skipped = frozenset(oms.GIT_PATHS) | {path.strip("/") for path in ignored}
+
+    def is_skipped(name: str) -> bool:
+        parts = name.split("/")
+        return name not in files and any(
+            "/".join(parts[:depth]) in skipped for depth in range(1, len(parts) + 1)
+        )
+
+    return Listing(
+        root=listing.root,
+        files={name: file for name, file in listing.files.items() if not is_skipped(name)},
+        findings=[finding for finding in listing.findings if not is_skipped(finding.path)],
+        truncated=listing.truncated,
+    )

@@ -1,0 +1,170 @@
+"""Compare the tensors of a copy with the manifest's value digests; name those in damaged bytes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from . import names, strict_json
+from .errors import InputError, ReadError
+from .findings import Code, FileResult, FileStatus, Finding, Range, Verdict
+from .manifest import Manifest
+from .progress import Progress
+from .readers import TensorEntry, is_weight_file, read_tensors
+from .walk import Listing
+
+MAX_SHOWN_TENSORS = 8
+MAX_SKETCH_BYTES = 256 << 20
+
+
+@dataclass(slots=True)
+class WeightsCheck:
+    """The outcome; ``verdict`` is None where nothing was compared, and ``report`` says why."""
+
+    report: dict[str, Any]
+    verdict: Verdict | None = None
+    changed_entries: float | None = None
+    changed_tensors: float | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def compared(self) -> bool:
+        """Whether tensors were looked at."""
+        return self.report["status"] == "compared"
+
+
+def not_compared(reason: str, *, asked: bool) -> WeightsCheck:
+    """Return the outcome of a comparison that was not made; a finding says so if one was needed."""
+    check = WeightsCheck({"status": "not-run", "reason": reason})
+    if asked:
+        message = f"The weights were not compared: {reason}."
+        check.findings.append(Finding(Code.WEIGHTS_NOT_COMPARED, "", message))
+    return check
+
+
+def load_sketch(path: Path) -> Mapping[str, Any]:
+    """Read a portal's sketch.
+
+    Raises:
+        InputError: it cannot be read.
+        ManifestError: it is not JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SKETCH_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    sketch = strict_json.loads(data, str(path), max_bytes=MAX_SKETCH_BYTES)
+    if not isinstance(sketch, dict):
+        raise InputError(f"{path} is not a sketch.")
+    return sketch
+
+
+def check_weights(
+    listing: Listing, manifest: Manifest, sketch: Mapping[str, Any] | None, progress: Progress
+) -> WeightsCheck:
+    """Compare every tensor of the weight files in ``listing`` with the manifest's digests."""
+    files = sorted(name for name in listing.files if is_weight_file(name))
+    tensors = manifest.tensors()
+    if not files:
+        return not_compared("the copy holds no weight file", asked=False)
+    if tensors is None:
+        return not_compared("the manifest has no value digests", asked=True)
+    from . import values
+
+    if not values.available():
+        return not_compared("torch is not installed here; pip install torch", asked=True)
+    result = values.compare(listing.root, files, tensors, sketch, progress)
+    counts = dict(result.counts)
+    total = sum(counts.get(kind, 0) for kind in ("exact", "cast", "changed", "missing"))
+    check = WeightsCheck(
+        {
+            "status": "compared",
+            "reason": "",
+            "verdict": result.verdict,
+            "scheme": result.scheme,
+            "counts": counts,
+            "changed_fraction": result.changed_fraction,
+            "tensors": result.tensors,
+            "missing": result.missing,
+            "added": result.added,
+        },
+        verdict=Verdict(result.verdict) if result.verdict else None,
+        changed_entries=result.changed_fraction,
+        changed_tensors=counts.get("changed", 0) / total if total else None,
+    )
+    for problem in result.problems:
+        message = f"{names.shown(str(problem)).rstrip('.')}."
+        check.findings.append(Finding(Code.WEIGHTS_REFUSED, problem.path, message))
+    if check.verdict not in (Verdict.SAME_WEIGHTS, Verdict.CAST, None):
+        check.findings.append(_difference(result.tensors, counts, total))
+    return check
+
+
+def _difference(
+    tensors: Iterable[Mapping[str, Any]], counts: Mapping[str, int], total: int
+) -> Finding:
+    changed = tuple(str(t["name"]) for t in tensors if t.get("status") in ("changed", "missing"))
+    message = (
+        f"Of {total:,} tensors {counts.get('exact', 0):,} have the official values, "
+        f"{counts.get('changed', 0):,} do not, {counts.get('missing', 0):,} are missing; "
+        f"{counts.get('added', 0):,} are not official."
+    )
+    return Finding(Code.WEIGHTS_DIFFER, "", message, tensors=changed[:MAX_SHOWN_TENSORS])
+
+
+@dataclass(slots=True)
+class Damage:
+    """What the headers of the copy say about its damaged files, without torch."""
+
+    unparsable: frozenset[str] = frozenset()
+    touched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    changed_tensors: float | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+
+def look_at_damage(listing: Listing, results: Iterable[FileResult]) -> Damage:
+    """Read the headers of the listed weight files: which still parse, whose bytes differ."""
+    unparsable: set[str] = set()
+    touched: dict[str, tuple[str, ...]] = {}
+    findings: list[Finding] = []
+    changed = total = 0
+    for result in results:
+        if not is_weight_file(result.path) or result.status is FileStatus.MISSING:
+            continue
+        if result.status is FileStatus.REFUSED:
+            unparsable.add(result.path)
+            continue
+        try:
+            entries = read_tensors(listing.root, result.path)
+        except ReadError as error:
+            if result.status is FileStatus.DAMAGED:
+                unparsable.add(result.path)
+                message = f"{names.shown(str(error)).rstrip('.')}."
+                findings.append(Finding(Code.WEIGHTS_REFUSED, result.path, message))
+            continue
+        hit = _touched(entries, result.ranges)
+        touched[result.path] = hit
+        changed += len(hit)
+        total += len(entries)
+    fraction = changed / total if total else None
+    return Damage(frozenset(unparsable), touched, fraction, findings)
+
+
+def _touched(entries: Iterable[TensorEntry], ranges: Iterable[Range]) -> tuple[str, ...]:
+    spans = tuple(ranges)
+    return tuple(
+        entry.name
+        for entry in entries
+        if any(entry.start < end and start < entry.end for start, end in spans)
+    )
+
+
+def with_tensor_names(finding: Finding, touched: Mapping[str, tuple[str, ...]]) -> Finding:
+    """Return a finding of damage with the names of the tensors in its byte ranges."""
+    hit = touched.get(finding.path, ())
+    if finding.code is not Code.DAMAGED or not hit:
+        return finding
+    more = f" and {len(hit) - 1} more" if len(hit) > 1 else ""
+    message = f"{finding.message.rstrip('.')}, in {names.shown(hit[0])}{more}."
+    return replace(finding, message=message, tensors=hit[:MAX_SHOWN_TENSORS])
