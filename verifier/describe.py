@@ -263,14 +263,15 @@ def _write_json(path: Path, content: Any, mode: int = 0o644) -> None:
 def _write(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Write ``path`` so that it is there whole or not at all, also after a power cut."""
     draft = path.with_name(f"{path.name}.draft")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except BaseException:
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
         draft.unlink(missing_ok=True)
-        raise

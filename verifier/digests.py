@@ -62,18 +62,19 @@ def bt2_root(subtrees: bytes) -> str | None:
 
 
 def hash_leaves(
-    file: FoundFile, first: int, count: int, kinds: Sequence[str], *, mapped: bool
+    file: FoundFile, size: int, first: int, count: int, kinds: Sequence[str], *, mapped: bool
 ) -> dict[str, bytes]:
     """Return the digests of ``count`` leaves of ``file`` from leaf ``first`` on, for each kind.
 
+    ``size`` is where its last leaf ends, in bytes; what lies behind is not looked at.
     ``mapped`` reads through a memory map: faster, but a file that shrinks meanwhile ends the
     process with SIGBUS, so only child processes may. Kinds are ``sha256``, ``blake3``, ``bt2``.
 
     Raises:
         ReadError: the file cannot be read, or is not what was listed.
     """
-    start, end = first * LEAF_BYTES, min((first + count) * LEAF_BYTES, file.size)
-    single = leaf_count(file.size) == 1
+    start, end = first * LEAF_BYTES, min((first + count) * LEAF_BYTES, size)
+    single = leaf_count(size) == 1
     digests: dict[str, list[bytes]] = {kind: [] for kind in kinds}
     descriptor = open_found(file)
     try:

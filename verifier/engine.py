@@ -44,15 +44,19 @@ class Job:
     limit: int | None = None
 
     @property
+    def size(self) -> int:
+        """Bytes whose leaves are hashed."""
+        return self.file.size if self.limit is None else min(self.file.size, self.limit)
+
+    @property
     def leaves(self) -> int:
         """How many leaves are hashed."""
-        size = self.file.size if self.limit is None else min(self.file.size, self.limit)
-        return leaf_count(size) if self.leaf_kinds else 0
+        return leaf_count(self.size) if self.leaf_kinds else 0
 
     @property
     def work(self) -> int:
         """Bytes to be read for it, for progress."""
-        leaves = min(self.leaves * LEAF_BYTES, self.file.size)
+        leaves = self.size if self.leaf_kinds else 0
         return leaves + (self.file.size if self.whole_kinds else 0)
 
 
@@ -74,6 +78,7 @@ class _Task:
     index: int
     file: FoundFile
     kinds: tuple[str, ...]
+    size: int = 0
     first: int = 0
     count: int = 0
 
@@ -115,7 +120,9 @@ def _prepare(job: Job) -> Digests:
 
 def _tasks(index: int, job: Job) -> list[_Task]:
     spans = [
-        _Task(index, job.file, job.leaf_kinds, first, min(SPAN_LEAVES, job.leaves - first))
+        _Task(
+            index, job.file, job.leaf_kinds, job.size, first, min(SPAN_LEAVES, job.leaves - first)
+        )
         for first in range(0, job.leaves, SPAN_LEAVES)
     ]
     # The serial digest of a file is its longest task: it starts first.
@@ -144,7 +151,7 @@ def _do(task: _Task, advance: Advance, *, mapped: bool) -> dict[str, Any] | Read
     try:
         if task.count == 0:
             return dict(hash_whole(task.file, task.kinds, advance))
-        found = hash_leaves(task.file, task.first, task.count, task.kinds, mapped=mapped)
+        found = hash_leaves(task.file, task.size, task.first, task.count, task.kinds, mapped=mapped)
     except ReadError as error:
         return error
     except (OSError, ValueError) as error:
@@ -155,7 +162,7 @@ def _do(task: _Task, advance: Advance, *, mapped: bool) -> dict[str, Any] | Read
             return changed
         return ReadError(task.file.name, f"it cannot be read: {error}")
     start = task.first * LEAF_BYTES
-    advance(min(task.count * LEAF_BYTES, task.file.size - start))
+    advance(min(task.count * LEAF_BYTES, task.size - start))
     return found
 
 

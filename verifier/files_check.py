@@ -116,7 +116,8 @@ def _compare(check: FilesCheck, entry: ManifestFile, found: engine.Digests) -> N
         leaves = entry.leaf_list((kind,))
         assert leaves is not None
         ranges, cause = _compare_leaves(file, entry, leaves, bytes(found.leaves[kind]))
-        _compare_whole(check, entry, found, same=not ranges)
+        if not ranges and found.whole and found.whole["sha256"] != entry.sha256:
+            ranges = _whole_differs(check, entry, file)
     if ranges:
         _damaged(check, entry, file, ranges, cause)
     else:
@@ -151,16 +152,14 @@ def _zero_digest(kind: str, size: int) -> bytes:
     return leaf_digest(kind, memoryview(bytes(size)), single=True)
 
 
-def _compare_whole(
-    check: FilesCheck, entry: ManifestFile, found: engine.Digests, *, same: bool
-) -> None:
-    """With ``--whole``: say so where the leaves agree and the whole digest does not."""
-    if same and found.whole and found.whole["sha256"] != entry.sha256:
-        message = (
-            f"{names.shown(entry.name)} has its signed leaves but not its signed SHA-256: "
-            "the manifest contradicts itself; ask its publisher."
-        )
-        check.findings.append(Finding(Code.WHOLE_DIFFERS, entry.name, message))
+def _whole_differs(check: FilesCheck, entry: ManifestFile, file: FoundFile) -> tuple[Range, ...]:
+    """With ``--whole``: note that the leaves agree and the whole digest, which was signed, not."""
+    message = (
+        f"{names.shown(entry.name)} has its signed leaves but not its signed SHA-256: "
+        "the manifest contradicts itself; ask its publisher."
+    )
+    check.findings.append(Finding(Code.WHOLE_DIFFERS, entry.name, message))
+    return ((0, max(file.size, 1)),)
 
 
 def _damaged(

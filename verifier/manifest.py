@@ -131,13 +131,16 @@ def read_bounded(path: Path, limit: int) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ManifestError(f"The manifest {shown} cannot be read: {reason}.") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ManifestError(f"The manifest {shown} is not a regular file.")
         if status.st_size > limit:
             raise ManifestError(f"The manifest {shown} is larger than {limit >> 20} MiB.")
-        return file.read(limit)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)
 
 
 def _is_side(name: str) -> bool:

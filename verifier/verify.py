@@ -195,10 +195,12 @@ class _Verification:
         same = [entry for entry in found.files.values() if entry.sha256 == digest]
         return {name: replace(same[0], name=name)} if same else {}
 
-    def _weights(self, best: _Candidate) -> WeightsCheck:
+    def _weights(self, best: _Candidate, *, needed: bool = False) -> WeightsCheck:
         sketch = self.options.sketch
         loaded = weights_check.load_sketch(sketch) if sketch else None
-        return weights_check.check_weights(best.listing, best.manifest, loaded, self.progress)
+        return weights_check.check_weights(
+            best.listing, best.manifest, loaded, self.progress, needed=needed
+        )
 
     def _conclude(self, best: _Candidate) -> Report:
         """Compare weights where that decides, run inference, and name the verdict."""
@@ -213,10 +215,10 @@ class _Verification:
         if not self.options.wants("weights"):
             weights = weights_check.not_compared("it was not asked for", asked=False)
         elif decided is None or asked:
-            weights = self._weights(best)
+            weights = self._weights(best, needed=decided is None)
         else:
             weights = weights_check.not_compared("the files decide", asked=False)
-        changed = weights.changed_tensors if weights.compared else damage.changed_tensors
+        changed = weights.changed_tensors if weights.compared else damage.changed_share
         evidence = replace(
             evidence,
             weights=weights.verdict,

@@ -61,19 +61,27 @@ def load_sketch(path: Path) -> Mapping[str, Any]:
 
 
 def check_weights(
-    listing: Listing, manifest: Manifest, sketch: Mapping[str, Any] | None, progress: Progress
+    listing: Listing,
+    manifest: Manifest,
+    sketch: Mapping[str, Any] | None,
+    progress: Progress,
+    *,
+    needed: bool,
 ) -> WeightsCheck:
-    """Compare every tensor of the weight files in ``listing`` with the manifest's digests."""
+    """Compare every tensor of the weight files in ``listing`` with the manifest's digests.
+
+    Where that cannot be done and is ``needed`` for the verdict, a finding says so.
+    """
     files = sorted(name for name in listing.files if is_weight_file(name))
     tensors = manifest.tensors()
     if not files:
         return not_compared("the copy holds no weight file", asked=False)
     if tensors is None:
-        return not_compared("the manifest has no value digests", asked=True)
+        return not_compared("the manifest has no value digests", asked=needed)
     from . import values
 
     if not values.available():
-        return not_compared("torch is not installed here; pip install torch", asked=True)
+        return not_compared("torch is not installed here; pip install torch", asked=needed)
     result = values.compare(listing.root, files, tensors, sketch, progress)
     counts = dict(result.counts)
     total = sum(counts.get(kind, 0) for kind in ("exact", "cast", "changed", "missing"))
@@ -115,11 +123,14 @@ def _difference(
 
 @dataclass(slots=True)
 class Damage:
-    """What the headers of the copy say about its damaged files, without torch."""
+    """What the headers of the copy say about its damaged files, without torch.
+
+    ``changed_share`` bounds from above how much differs, in tensors or in bytes.
+    """
 
     unparsable: frozenset[str] = frozenset()
     touched: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    changed_tensors: float | None = None
+    changed_share: float | None = None
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -128,7 +139,7 @@ def look_at_damage(listing: Listing, results: Iterable[FileResult]) -> Damage:
     unparsable: set[str] = set()
     touched: dict[str, tuple[str, ...]] = {}
     findings: list[Finding] = []
-    changed = total = 0
+    changed = total = changed_bytes = total_bytes = 0
     for result in results:
         if not is_weight_file(result.path) or result.status is FileStatus.MISSING:
             continue
@@ -147,8 +158,10 @@ def look_at_damage(listing: Listing, results: Iterable[FileResult]) -> Damage:
         touched[result.path] = hit
         changed += len(hit)
         total += len(entries)
-    fraction = changed / total if total else None
-    return Damage(frozenset(unparsable), touched, fraction, findings)
+        changed_bytes += sum(end - start for start, end in result.ranges)
+        total_bytes += result.size or 0
+    share = min(changed / total, changed_bytes / total_bytes) if total and total_bytes else None
+    return Damage(frozenset(unparsable), touched, share, findings)
 
 
 def _touched(entries: Iterable[TensorEntry], ranges: Iterable[Range]) -> tuple[str, ...]:

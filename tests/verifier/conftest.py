@@ -1,5 +1,6 @@
 """A tiny checkpoint, published and signed; copies of it to be spoiled by the tests."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -19,6 +20,9 @@ from verifier.describe import Checkpoint, describe
 from verifier.progress import silent
 
 MIB = 1 << 20
+LEAF = 4 << 20
+SHARD = "model-00001-of-00002.safetensors"
+SECOND = "model-00002-of-00002.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,11 @@ def fill(folder: Path, seed: int = 7) -> Path:
         name: random.standard_normal((size * MIB // 4096, 1024)).astype(numpy.float32)
         for name, size in names.items()
     }
+    for number in range(6):
+        tensors[f"norms.{number}"] = random.standard_normal(64).astype(numpy.float32)
     shards = {
-        "model-00001-of-00002.safetensors": ["layers.0.a", "layers.0.b"],
-        "model-00002-of-00002.safetensors": ["layers.1.a", "layers.1.b"],
+        SHARD: ["layers.0.a", "layers.0.b"],
+        SECOND: [name for name in tensors if not name.startswith("layers.0")],
     }
     for shard, members in shards.items():
         save_file({name: tensors[name] for name in members}, folder / shard)
@@ -73,6 +79,18 @@ def publish(
     checkpoint = Checkpoint(name, revision, "2026-01-02T03:04:05+00:00")
     describe(folder, checkpoint, work, silent)
     return Published(sign_described(folder, work, signer, name), signer)
+
+
+def sign_again(folder: Path, signer: Signer, digests: dict[str, str] | None = None) -> None:
+    """Sign what lies in ``folder`` now, as a careless publisher might, with ``digests`` made up."""
+    names = {
+        str(path.relative_to(folder)): path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != "model.sig"
+    }
+    found = {n: hashlib.sha256(p.read_bytes()).hexdigest() for n, p in names.items()}
+    resources = [oms.Resource(name, digest) for name, digest in (found | (digests or {})).items()]
+    (folder / "model.sig").write_bytes(oms.sign(resources, "test/tiny@1", signer.key))
 
 
 def sign_described(folder: Path, work: Path, signer: Signer, name: str = "test/tiny@1") -> Path:

@@ -29,9 +29,7 @@ def run(folder, *names, workers=None, **kinds):
 
 def pieces_root(data):
     """BEP 52, written as it is defined: hash all blocks, pad with zeros to a power of two."""
-    blocks = [
-        hashlib.sha256(data[i : i + 16384]).digest() for i in range(0, len(data), 16384)
-    ]
+    blocks = [hashlib.sha256(data[i : i + 16384]).digest() for i in range(0, len(data), 16384)]
     while len(blocks) & (len(blocks) - 1):
         blocks.append(bytes(32))
     while len(blocks) > 1:

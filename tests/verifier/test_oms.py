@@ -269,7 +269,9 @@ def oms_command(*arguments):
     )
 
 
-def test_the_oms_command_signs_and_verifies_both_ways_with_the_reference_tool(folder, key, tmp_path):
+def test_the_oms_command_signs_and_verifies_both_ways_with_the_reference_tool(
+    folder, key, tmp_path
+):
     private, public = tmp_path / "key.pem", tmp_path / "key.pub.pem"
     private.write_bytes(keys.private_pem(key))
     public.write_bytes(dsse.public_pem(key.public_key()))

@@ -1,0 +1,162 @@
+"""Every code of finding has a way to provoke it. A new code asks here how."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from tests.verifier.conftest import LEAF, SECOND, SHARD, Published, flip, sign_again
+from verifier import engine, inference_run, weights_check
+from verifier import verify as verify_module
+from verifier.findings import Code, Verdict
+
+Provoke = Callable[[Path, pytest.MonkeyPatch, Published], object]
+
+
+def damage_manifest(copy, *_):
+    bundle = json.loads((copy / "model.sig").read_text())
+    bundle["dsseEnvelope"]["payload"] = "e30="
+    (copy / "model.sig").write_text(json.dumps(bundle))
+
+
+def see_newer(copy, monkeypatch, published):
+    monkeypatch.setattr("verifier.state.newest_seen", lambda *_: 9)
+
+
+def remove_leaves(copy, *_):
+    (copy / ".weighbridge" / "leaves.b3").unlink()
+
+
+def change_leaves(copy, *_):
+    (copy / ".weighbridge" / "leaves.b3").write_bytes(b"")
+
+
+def sign_wrong_whole_digest(copy, _, published):
+    sign_again(copy, published.signer, {"config.json": "0" * 64})
+
+
+def name_with_bad_bytes(copy, *_):
+    (copy / os.fsdecode(b"\xff")).touch()
+
+
+def link_out(copy, *_):
+    (copy / SHARD).unlink()
+    (copy / SHARD).symlink_to("/etc/passwd")
+
+
+def make_pipe(copy, *_):
+    (copy / SHARD).unlink()
+    os.mkfifo(copy / SHARD)
+
+
+def make_unreadable(copy, monkeypatch, _):
+    def refuse(file):
+        raise engine.ReadError(file.name, "it cannot be read: Permission denied")
+
+    monkeypatch.setattr("verifier.digests.open_found", refuse)
+
+
+def change_meanwhile(copy, monkeypatch, _):
+    check = engine.check_unchanged
+
+    def touch_and_check(file):
+        os.utime(file.location)
+        check(file)
+
+    monkeypatch.setattr(engine, "check_unchanged", touch_and_check)
+
+
+def allow_few_files(copy, monkeypatch, _):
+    walk = verify_module.walk
+    monkeypatch.setattr(
+        verify_module, "walk", lambda root, skip: walk(root, skip=skip, max_files=2)
+    )
+
+
+def dig_deep(copy, *_):
+    copy.joinpath(*["d"] * 40).mkdir(parents=True)
+
+
+def other_values(copy, *_):
+    for shard in (SHARD, SECOND):
+        tensors = load_file(copy / shard)
+        noise = numpy.random.default_rng(1)
+        save_file(
+            {k: noise.standard_normal(v.shape).astype("float32") for k, v in tensors.items()},
+            copy / shard,
+        )
+
+
+def compared_as_different(copy, monkeypatch, _):
+    """The finding alone; test_values.py and the tests of lineage make real differences."""
+    other_values(copy)
+    check = weights_check.WeightsCheck({"status": "compared"}, Verdict.UNRELATED)
+    check.findings.append(weights_check._difference([], {"changed": 4}, 4))
+    monkeypatch.setattr(weights_check, "check_weights", lambda *_, **__: check)
+
+
+def remove_value_digests(copy, *_):
+    (copy / ".weighbridge" / "tensors.json").unlink(missing_ok=True)
+    flip(copy / SHARD, LEAF)
+
+
+def answer_otherwise(copy, monkeypatch, published):
+    (copy / ".weighbridge" / "reference.json").write_text("{}")
+    sign_again(copy, published.signer)
+    answer = {"status": "disagrees", "reason": "position 3 is off", "device": "cpu"}
+    monkeypatch.setattr(inference_run, "run", lambda *_: answer)
+
+
+PROVOKE: dict[Code, Provoke] = {
+    Code.BAD_SIGNATURE: damage_manifest,
+    Code.ROLLBACK: see_newer,
+    Code.SIDE_FILE_MISSING: remove_leaves,
+    Code.SIDE_FILE_DIFFERS: change_leaves,
+    Code.MISSING: lambda copy, *_: (copy / SHARD).unlink(),
+    Code.DAMAGED: lambda copy, *_: flip(copy / SHARD, LEAF),
+    Code.WHOLE_DIFFERS: sign_wrong_whole_digest,
+    Code.UNLISTED: lambda copy, *_: (copy / "a\nb").touch(),
+    Code.BAD_NAME: name_with_bad_bytes,
+    Code.LINK: link_out,
+    Code.NOT_A_FILE: make_pipe,
+    Code.UNREADABLE: make_unreadable,
+    Code.CHANGED: change_meanwhile,
+    Code.TOO_MANY: allow_few_files,
+    Code.TOO_DEEP: dig_deep,
+    Code.WEIGHTS_REFUSED: lambda copy, *_: (copy / SHARD).write_text("<html>"),
+    Code.WEIGHTS_DIFFER: compared_as_different,
+    Code.WEIGHTS_NOT_COMPARED: remove_value_digests,
+    Code.INFERENCE_DISAGREES: answer_otherwise,
+}
+ONLY_FINDINGS = {
+    Code.SIDE_FILE_MISSING,
+    Code.SIDE_FILE_DIFFERS,
+    Code.UNLISTED,
+    Code.BAD_NAME,
+    Code.TOO_MANY,
+    Code.TOO_DEEP,
+}
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_can_be_provoked(code, copy, verify, published, monkeypatch):
+    PROVOKE[code](copy, monkeypatch, published)
+    outcome = verify(copy, "--whole", "--checks", "files,weights,inference")
+    assert code.value in outcome.codes
+    assert outcome.status == (0 if code in ONLY_FINDINGS else 1)
+    assert outcome.sentence
+    for finding in outcome.report["findings"]:
+        assert "\n" not in finding["message"]
+
+
+@pytest.mark.parametrize("provoke", [link_out, make_pipe, make_unreadable, change_meanwhile])
+def test_what_is_wrong_with_a_listed_file_is_never_accepted(
+    copy, verify, published, monkeypatch, provoke
+):
+    provoke(copy, monkeypatch, published)
+    accept = [part for verdict in ("damaged", "undetermined") for part in ("--accept", verdict)]
+    assert verify(copy, *accept).status == 1
