@@ -28,13 +28,31 @@ MEANINGS = {
 """What each verdict says, to end a sentence with."""
 
 REMEDIES = {
-    Verdict.UNTRUSTED: "get the manifest and its key from the publisher",
     Verdict.INCOMPLETE: "download the missing files",
     Verdict.DAMAGED: "download the damaged files again",
     Verdict.UNRELATED: "check where this copy came from",
     Verdict.DERIVED: "check where this copy came from",
     Verdict.UNDETERMINED: "check where this copy came from, or ask the portal to look at it",
 }
+
+
+_WEIGHTS = (Code.WEIGHTS_DIFFER, Code.WEIGHTS_NOT_COMPARED, Code.WEIGHTS_REFUSED)
+_TELLING = {
+    Verdict.UNTRUSTED: (Code.BAD_SIGNATURE, Code.ROLLBACK),
+    Verdict.INCOMPLETE: (Code.MISSING,),
+    Verdict.DAMAGED: (
+        Code.DAMAGED,
+        Code.WHOLE_DIFFERS,
+        Code.LINK,
+        Code.NOT_A_FILE,
+        Code.UNREADABLE,
+        Code.CHANGED,
+    ),
+    Verdict.DERIVED: _WEIGHTS,
+    Verdict.UNRELATED: _WEIGHTS,
+    Verdict.UNDETERMINED: _WEIGHTS,
+}
+"""Which finding says most about a verdict, the first that there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +87,11 @@ class Report:
         name = shown(self.checkpoint or "the checkpoint")
         if self.verdict not in self.accepted:
             first = self._first_finding()
-            remedy = REMEDIES.get(self.verdict)
-            detail = f" {first.message}" if first else ""
-            advice = f"; {remedy}" if remedy else "; accept it with --accept " + self.verdict.value
-            text = f"{self.verdict.value}: {MEANINGS[self.verdict]}{advice}.{detail}"
-            return text if self.verdict is Verdict.UNTRUSTED else f"{name} is {text}"
+            if self.verdict is Verdict.UNTRUSTED:
+                return first.message if first else f"{MEANINGS[self.verdict]}."
+            reason = first.message.rstrip(".") if first else MEANINGS[self.verdict]
+            remedy = REMEDIES.get(self.verdict, f"accept it with --accept {self.verdict.value}")
+            return f"{name} is {self.verdict.value}: {reason}; {remedy}."
         if self.refusals:
             return f"{name} is {self.verdict.value}, but {self.refusals[0].message}"
         status = self.inference.get("status")
@@ -125,7 +143,7 @@ class Report:
         if len(shown_findings) > MAX_LINES:
             lines.append(f"  - and {len(shown_findings) - MAX_LINES:,} more; see --json")
         if unlisted:
-            lines.append(f"  - {unlisted:,} files are not in the manifest (allowed)")
+            lines.append(f"  - not in the manifest, which is allowed: {unlisted:,}")
         rate = self.bytes_read / self.seconds / 1e9 if self.seconds else 0.0
         lines += [
             "",
@@ -151,8 +169,9 @@ class Report:
         ]
 
     def _first_finding(self) -> Finding | None:
-        quiet = (Code.UNLISTED, Code.SIDE_FILE_DIFFERS, Code.SIDE_FILE_MISSING)
-        return next((finding for finding in self.findings if finding.code not in quiet), None)
+        """Return the finding that says most about the verdict."""
+        wanted = _TELLING.get(self.verdict, ())
+        return next((f for code in wanted for f in self.findings if f.code is code), None)
 
 
 def count_files(files: Collection[FileResult]) -> str:

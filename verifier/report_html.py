@@ -54,6 +54,7 @@ main {{ max-width: 60rem; margin: 0 auto; padding: 24px 16px 48px; }}
 </head>
 <body>
 <main class="wb-report">
+<h1 class="wb-title">Verification report</h1>
 {body}
 </main>
 </body>
@@ -93,11 +94,13 @@ def _head(report: Mapping[str, Any]) -> str:
     tone = _TONES.get(verdict, "bad")
     meaning = MEANINGS[Verdict(verdict)] if verdict in list(Verdict) else ""
     name = _text(report.get("checkpoint") or "unknown checkpoint")
+    sentence = "" if report.get("accepted") else _text(report.get("sentence") or "")
     return (
         f'<header class="wb-head wb-{tone}">\n'
         f'<p class="wb-verdict">{_icon(tone)} {escape(verdict)}</p>\n'
         f"<p><code>{name}</code>: {escape(meaning)}.</p>\n"
-        f'<p class="wb-muted">{_text(report.get("sentence") or "")}</p>\n</header>'
+        + (f"<p>{sentence}</p>\n" if sentence else "")
+        + "</header>"
     )
 
 
