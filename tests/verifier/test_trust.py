@@ -15,7 +15,6 @@ from tests.verifier.conftest import (
     flip,
     make_signer,
     publish,
-    run_command,
 )
 
 
@@ -115,13 +114,16 @@ def test_nothing_trustworthy_or_nothing_to_look_at_exits_with_2(
     assert outcome.sentence
 
 
-def test_a_folder_without_permission_exits_with_2(copy):
+def test_a_folder_without_permission_exits_with_2(copy, verify):
     """Root may open everything, so it becomes somebody else for this."""
-    other = {"user": 65534, "group": 65534} if os.geteuid() == 0 else {}
     copy.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
     try:
-        outcome = run_command(copy, **other)
+        outcome = verify(copy, key=None)
     finally:
+        os.seteuid(user)
         copy.chmod(0o755)
     assert outcome.status == 2
     assert "Permission denied" in outcome.sentence
