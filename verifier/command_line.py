@@ -16,6 +16,7 @@ from types import FrameType
 from typing import NoReturn
 
 from .errors import InputError, VerifierError
+from .names import shown
 
 VERDICTS = (
     "identical",
@@ -156,11 +157,11 @@ def _verify(arguments: Sequence[str]) -> int:
         data=data,
     )
     paths = ([] if given.manifest else checkpoints_in(given.path)) or [given.path]
-    shown = progress.choose(as_json=given.progress_json)
+    listener = progress.choose(as_json=given.progress_json)
     try:
-        reports = [verify(path, options, shown) for path in paths]
+        reports = [verify(path, options, listener) for path in paths]
     finally:
-        progress.close(shown)
+        progress.close(listener)
     contents = [report.as_json() for report in reports]
     if given.report:
         from .report_html import page
@@ -189,19 +190,19 @@ def _describe(arguments: Sequence[str]) -> int:
         license=given.license,
         terms=given.terms,
     )
-    shown = progress.choose(as_json=given.progress_json)
+    listener = progress.choose(as_json=given.progress_json)
     try:
         notes = describe(
             given.folder,
             checkpoint,
             given.out,
-            shown,
+            listener,
             with_files=given.with_files,
             reference=given.reference,
             sketch_key=given.sketch_key,
         )
     finally:
-        progress.close(shown)
+        progress.close(listener)
     return _say(" ".join(notes), 0) if notes else 0
 
 
@@ -212,7 +213,7 @@ def _oms(arguments: Sequence[str]) -> int:
 
 
 def _say(sentence: str, status: int) -> int:
-    print(sentence, file=sys.stderr, flush=True)
+    print(shown(sentence), file=sys.stderr, flush=True)
     return status
 
 

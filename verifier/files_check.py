@@ -28,11 +28,6 @@ class FilesCheck:
         """Return the results with one of ``statuses``."""
         return [result for result in self.results if result.status in statuses]
 
-    @property
-    def good_bytes(self) -> int:
-        """How many bytes of the copy are proven."""
-        return sum(result.size or 0 for result in self.named(FileStatus.GOOD))
-
 
 @dataclass(slots=True)
 class Hasher:

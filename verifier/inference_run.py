@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -53,14 +53,14 @@ def torch_available() -> bool:
 def run(
     copy: Path,
     reference: bytes,
-    config_from: Path | None,
+    configs: Mapping[str, bytes],
     size: int,
     options: InferenceOptions,
     progress: Progress,
 ) -> dict[str, Any]:
     """Run the check on ``copy``, of ``size`` bytes of weights, against ``reference``.
 
-    ``config_from`` is the published folder whose config stands in where the copy has none.
+    ``configs`` are the published ones, by name; they stand in where the copy has none.
     """
     if not torch_available():
         return not_run("torch is not installed")
@@ -70,9 +70,13 @@ def run(
         # The checked bytes, not the file they came from: that could have changed since.
         file = Path(folder) / "reference.json"
         file.write_bytes(reference)
+        published = Path(folder) / "published"
+        published.mkdir()
+        for name, data in configs.items():
+            (published / name).write_bytes(data)
         command = [sys.executable, "-m", "inference_check", str(copy), "--reference", str(file)]
         command += ["--device", options.device, "--memory", options.memory]
-        command += ["--config-from", str(config_from) if config_from else "none"]
+        command += ["--config-from", str(published) if configs else "none"]
         if options.positions:
             command += ["--positions", str(options.positions)]
         seconds = START_SECONDS + size / SLOWEST_BYTES_PER_SECOND

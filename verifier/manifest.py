@@ -11,6 +11,7 @@ Each side file is checked against its signed SHA-256 before a byte of it is beli
 missing or differs is not used, and is a finding; whole-file SHA-256 serves instead.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -34,6 +35,9 @@ CHECKPOINT = f"{SIDE_FOLDER}/checkpoint.json"
 LEAVES = {"sha256": f"{SIDE_FOLDER}/leaves.bin", "blake3": f"{SIDE_FOLDER}/leaves.b3"}
 TENSORS = f"{SIDE_FOLDER}/tensors.json"
 REFERENCE = f"{SIDE_FOLDER}/reference.json"
+
+CONFIGS = ("config.json", "params.json")
+MAX_CONFIG_BYTES = 1 << 20
 
 SCHEMA = 1
 MAX_SIDE_BYTES = 64 << 20
@@ -115,6 +119,20 @@ def load(location: Path, trusted: Sequence[EllipticCurvePublicKey]) -> Manifest:
         findings=tuple(findings),
     )
     return _with_checkpoint(plain, side[CHECKPOINT]) if CHECKPOINT in side else plain
+
+
+def published_configs(manifest: Manifest) -> dict[str, bytes]:
+    """Return the configs that lie beside the manifest and are as they were signed, by name."""
+    found = {}
+    for name in CONFIGS:
+        entry = manifest.files.get(name)
+        if entry is None or not (manifest.location.parent / name).is_file():
+            continue
+        with contextlib.suppress(ManifestError):
+            data = read_bounded(manifest.location.parent / name, MAX_CONFIG_BYTES)
+            if hashlib.sha256(data).hexdigest() == entry.sha256:
+                found[name] = data
+    return found
 
 
 def read_bounded(path: Path, limit: int) -> bytes:

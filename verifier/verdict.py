@@ -89,10 +89,12 @@ def _is_damage(evidence: Evidence) -> bool:
     return evidence.changed_tensors is not None and evidence.changed_tensors < CHANGED_TENSORS
 
 
-def is_needed(
-    verdict: Verdict, path: str, listed: Mapping[str, Any], *, is_weight: bool, compared: bool
-) -> bool:
-    """Tell whether the verdict needs ``path``, so that what is wrong with it ends in status 1."""
+def is_needed(verdict: Verdict, path: str, listed: Mapping[str, Any], *, is_weight: bool) -> bool:
+    """Tell whether the verdict needs ``path``, so that what is wrong with it ends in status 1.
+
+    A weight file that the manifest does not list is needed unless the others already decide.
+    """
     if path in listed:
         return True
-    return is_weight and (compared or verdict is Verdict.UNDETERMINED)
+    decided = (Verdict.IDENTICAL, *_SAME_VALUES)
+    return is_weight and verdict not in decided

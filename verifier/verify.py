@@ -76,11 +76,22 @@ class _Candidate:
     def evidence(self) -> verdict.Evidence:
         """What the files say."""
         listed = {r.path: r.status for r in self.check.results if r.path in self.files}
-        unlisted = self.check.named(FileStatus.UNLISTED)
+        others = [result.path for result in self.check.named(FileStatus.UNLISTED)]
+        others += [f.path for f in self.listing.findings if f.path not in listed]
         return verdict.Evidence(
             listed=listed,
             weight_files=frozenset(filter(is_weight_file, listed)),
-            other_weights=tuple(r.path for r in unlisted if is_weight_file(r.path)),
+            other_weights=tuple(filter(is_weight_file, others)),
+        )
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        """How well the copy matches: all of it, bytes of weights, bytes of anything."""
+        good = self.check.named(FileStatus.GOOD)
+        return (
+            verdict.by_files(self.evidence) is Verdict.IDENTICAL,
+            sum(result.size or 0 for result in good if is_weight_file(result.path)),
+            sum(result.size or 0 for result in good),
         )
 
 
@@ -109,7 +120,7 @@ class _Verification:
         manifests, refused = self._load_manifests()
         if not manifests:
             return self._untrusted(None, Finding(Code.BAD_SIGNATURE, "", refused[0]))
-        listing = walk(self.root, skip=(manifest.BUNDLE_NAME, manifest.SIDE_FOLDER))
+        listing = walk(self.root, skip=self._own_names())
         best = self._best(listing, manifests)
         found, statement = best.manifest, best.manifest.statement
         if found.revision is not None:
@@ -122,6 +133,15 @@ class _Verification:
                 return self._untrusted(found, Finding(Code.ROLLBACK, "", message))
             state.remember(self.options.data, statement.signed_by, found.name, found.revision)
         return self._conclude(best)
+
+    def _own_names(self) -> list[str]:
+        """Return the names in the copy that are ours: the manifest in use, and its side files."""
+        own = [manifest.BUNDLE_NAME, manifest.SIDE_FOLDER]
+        for location in self.options.manifests:
+            place = location.parent.resolve() / location.name
+            if place.is_relative_to(self.root) and place != self.root:
+                own.append(str(place.relative_to(self.root)))
+        return own
 
     def _load_manifests(self) -> tuple[list[Manifest], list[str]]:
         """Return the manifests that hold, and why others do not."""
@@ -147,18 +167,12 @@ class _Verification:
         return loaded, untrusted
 
     def _best(self, listing: Listing, manifests: Sequence[Manifest]) -> _Candidate:
-        """Return the manifest that most bytes of the copy match; the first of equals."""
+        """Return the manifest that the copy matches best: by files, else by weights."""
         candidates = [self._compare(listing, found) for found in manifests]
-        order = list(Verdict)
-
-        def rank(candidate: _Candidate) -> tuple[int, int]:
-            decided = verdict.by_files(candidate.evidence)
-            complete = decided is Verdict.IDENTICAL
-            return (int(complete), candidate.check.good_bytes)
-
-        best = max(candidates, key=rank)
-        if len(candidates) == 1 or any(rank(best)):
+        best = max(candidates, key=lambda candidate: candidate.rank)
+        if len(candidates) == 1 or any(best.rank[:2]) or not best.evidence.other_weights:
             return best
+        order = list(Verdict)
 
         def weights_rank(candidate: _Candidate) -> int:
             found = self._weights(candidate).verdict
@@ -253,12 +267,10 @@ class _Verification:
         weights = [f for name, f in best.listing.files.items() if is_weight_file(name)]
         if not weights:
             return inference_run.not_run("the copy holds no weight file")
-        beside = best.manifest.location.parent
-        published = beside if beside.resolve() != self.root else None
         return inference_run.run(
             self.root,
             reference,
-            published,
+            manifest.published_configs(best.manifest),
             sum(file.size for file in weights),
             self.options.inference,
             self.progress,
@@ -275,7 +287,7 @@ class _Verification:
         def needed(finding: Finding) -> bool:
             is_weight = bool(finding.path) and is_weight_file(finding.path)
             return finding.code.is_refusal and verdict.is_needed(
-                final, finding.path, best.files, is_weight=is_weight, compared=weights.compared
+                final, finding.path, best.files, is_weight=is_weight
             )
 
         return Report(

@@ -160,3 +160,20 @@ def test_what_is_wrong_with_a_listed_file_is_never_accepted(
     provoke(copy, monkeypatch, published)
     accept = [part for verdict in ("damaged", "undetermined") for part in ("--accept", verdict)]
     assert verify(copy, *accept).status == 1
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/etc/passwd"])
+def test_a_weight_file_that_cannot_be_read_is_not_overlooked(copy, verify, target):
+    """Beside missing shards it could be anything, so the copy is not merely incomplete."""
+    (copy / SHARD).unlink()
+    (copy / "other.safetensors").symlink_to(target)
+    outcome = verify(copy, "--accept", "incomplete", "--accept", "undetermined")
+    assert outcome.report["verdict"] == "undetermined"
+    assert outcome.status == 1
+
+
+def test_a_link_beside_an_identical_copy_is_a_finding_only(copy, verify):
+    (copy / "other.safetensors").symlink_to("/dev/zero")
+    outcome = verify(copy)
+    assert outcome.codes == {"link"}
+    assert outcome.status == 0

@@ -110,3 +110,9 @@ def test_a_manifest_that_is_a_device_or_endless_is_refused(tmp_path, published):
         file.truncate(1 << 40)
     with pytest.raises(ManifestError, match="larger than"):
         manifest.load(path, [published.signer.key.public_key()])
+
+
+def test_only_configs_that_are_as_signed_stand_in(copy, published):
+    assert list(manifest.published_configs(load(copy, published.signer))) == ["config.json"]
+    (copy / "config.json").write_text("{}")
+    assert manifest.published_configs(load(copy, published.signer)) == {}

@@ -1,6 +1,7 @@
 """Bundles: what others accept of ours, and what we refuse of others'."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import shutil
@@ -10,11 +11,14 @@ import sys
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from verifier import dsse, keys, oms
-from verifier.errors import ManifestError, SignatureError
+from verifier.errors import ManifestError, SignatureError, VerifierError
 
 CURVES = [ec.SECP256R1, ec.SECP384R1, ec.SECP521R1]
+FUZZ_KEY = ec.generate_private_key(ec.SECP256R1())
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -319,3 +323,35 @@ def test_pem_hints_are_those_of_the_reference_tool(key):
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     assert oms.key_hint(key.public_key()) == hashlib.sha256(pem).hexdigest()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["_type", "subject", "predicate", "predicateType", "resources", "name", "digest"]
+            )
+            | st.text(max_size=5),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_are_a_bundle_or_an_error_of_ours(data):
+    with pytest.raises(VerifierError):
+        oms.verify(data, [FUZZ_KEY.public_key()])
+
+
+@given(json_values, st.sampled_from([None, "subject", "predicate", "_type", "predicateType"]))
+@settings(max_examples=150, deadline=None)
+def test_any_signed_json_is_a_statement_or_an_error_of_ours(value, field):
+    statement = value if field is None else statement_of([resource()], **{field: value})
+    with contextlib.suppress(VerifierError):
+        oms.verify(bundle_of(json.dumps(statement).encode(), FUZZ_KEY), [FUZZ_KEY.public_key()])

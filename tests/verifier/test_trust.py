@@ -28,6 +28,20 @@ def test_the_best_of_several_manifests_is_reported(copy, verify, tmp_path, signe
     assert verify(other.folder, *manifests).report["verdict"] == "identical"
 
 
+def test_a_file_that_two_checkpoints_share_does_not_choose_between_them(
+    published, verify, tmp_path, signer
+):
+    """The config is the same in both; the weights say which."""
+    other = publish(
+        fill(tmp_path / "other", seed=8), tmp_path / "work", signer, name="test/other@1"
+    )
+    copy = shutil.copytree(other.folder, tmp_path / "copy")
+    (copy / SHARD).unlink()
+    manifests = ["--manifest", published.folder / "model.sig"]
+    manifests += ["--manifest", other.folder / "model.sig"]
+    assert verify(copy, *manifests).report["checkpoint"] == "test/other@1"
+
+
 def test_a_folder_of_checkpoints_is_a_report_each_and_the_worst_status(published, verify, tmp_path):
     for name in ("7B", "13B"):
         shutil.copytree(published.folder, tmp_path / "all" / name)
