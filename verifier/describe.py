@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +24,7 @@ from . import engine, manifest, names, oms
 from .digests import LEAF_BYTES, blake3_available, bt2_root, leaf_root
 from .errors import InputError, ManifestError, ReadError
 from .progress import Progress, counter
-from .walk import FoundFile, walk
+from .walk import FoundFile, check_unchanged, walk
 
 SKIPPED = (*oms.IGNORE_PATHS, manifest.BUNDLE_NAME, manifest.SIDE_FOLDER)
 
@@ -79,15 +79,16 @@ def describe(
     files = _list(folder, with_files)
     if work.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{work} lies inside {folder}, which is only read; choose another place.")
-    side = work / manifest.SIDE_FOLDER
-    side.mkdir(parents=True, exist_ok=True)
+    (work / manifest.SIDE_FOLDER).mkdir(parents=True, exist_ok=True)
     described = _hash(files, work / "hashed", progress)
     notes = _write_values(folder, list(files), work, sketch_key, progress)
+    (work / manifest.REFERENCE).unlink(missing_ok=True)
     if reference is not None:
         shutil.copyfile(reference, work / manifest.REFERENCE)
+    _check_unchanged(files.values())
     _write_leaves(described, work)
     _write_json(work / manifest.CHECKPOINT, _checkpoint_json(checkpoint, described))
-    _write_json(work / "resources.json", {"resources": _resources(described, side)})
+    _write_json(work / "resources.json", {"resources": _resources(described, work)})
     return notes
 
 
@@ -161,6 +162,17 @@ def _hash(files: dict[str, FoundFile], records: Path, progress: Progress) -> lis
         _write_record(records, file, record)
         done[file.name] = record
     return [record for record in done.values() if record is not None]
+
+
+def _check_unchanged(files: Iterable[FoundFile]) -> None:
+    """Make sure that what was hashed and what was read for values are the same bytes."""
+    for file in files:
+        try:
+            check_unchanged(file)
+        except ReadError as error:
+            raise InputError(
+                f"{names.shown(file.name)} cannot be published: {error.message}."
+            ) from None
 
 
 def _record_path(records: Path, name: str) -> Path:
@@ -244,14 +256,15 @@ def _checkpoint_json(checkpoint: Checkpoint, described: Sequence[Described]) -> 
     }
 
 
-def _resources(described: Sequence[Described], side: Path) -> list[dict[str, Any]]:
+def _resources(described: Sequence[Described], work: Path) -> list[dict[str, Any]]:
     """Return every file to be signed, side files included, in code point order of name."""
     resources = [{"name": f.name, "sha256": f.sha256, "size": f.size} for f in described]
-    for path in side.iterdir():
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        name = f"{manifest.SIDE_FOLDER}/{path.name}"
-        resources.append({"name": name, "sha256": digest, "size": path.stat().st_size})
+    for name in manifest.SIDE_FILES:
+        path = work / name
+        if path.exists():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            resources.append({"name": name, "sha256": digest, "size": path.stat().st_size})
     return sorted(resources, key=lambda entry: str(entry["name"]))
 
 

@@ -36,6 +36,8 @@ LEAVES = {"sha256": f"{SIDE_FOLDER}/leaves.bin", "blake3": f"{SIDE_FOLDER}/leave
 TENSORS = f"{SIDE_FOLDER}/tensors.json"
 REFERENCE = f"{SIDE_FOLDER}/reference.json"
 
+SIDE_FILES = (CHECKPOINT, *LEAVES.values(), TENSORS, REFERENCE)
+
 CONFIGS = ("config.json", "params.json")
 MAX_CONFIG_BYTES = 1 << 20
 

@@ -67,6 +67,8 @@ def test_a_reference_is_covered(folder, tmp_path):
     reference.write_text("{}")
     describe(folder, TINY, tmp_path / "work", silent, reference=reference)
     assert ".weighbridge/reference.json" in {e["name"] for e in listed(tmp_path / "work")}
+    describe(folder, TINY, tmp_path / "work", silent)
+    assert ".weighbridge/reference.json" not in {e["name"] for e in listed(tmp_path / "work")}
 
 
 def test_no_finished_file_is_hashed_again(folder, tmp_path, monkeypatch):
@@ -170,6 +172,17 @@ def test_a_file_that_changes_while_it_is_hashed_is_refused(folder, tmp_path, mon
     monkeypatch.setattr(engine, "check_unchanged", change_first)
     with pytest.raises(InputError, match="changed while"):
         describe(folder, TINY, tmp_path / "work", silent)
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_refused(folder, tmp_path, monkeypatch):
+    def write_values(*_):
+        (folder / "a.txt").write_text("b")
+        return []
+
+    monkeypatch.setattr(module, "_write_values", write_values)
+    with pytest.raises(InputError, match="changed while"):
+        describe(folder, TINY, tmp_path / "work", silent)
+    assert not (tmp_path / "work" / "resources.json").exists()
 
 
 def test_checkpoints_without_tensors_can_be_published(folder, tmp_path):

@@ -104,7 +104,9 @@ def test_where_nothing_can_be_remembered_nothing_fails(copy, verify, tmp_path, m
     assert verify(copy).status == 0
 
 
-@pytest.mark.parametrize("what", ["signed twice", "no manifest", "no key", "no path", "a pipe"])
+@pytest.mark.parametrize(
+    "what", ["signed twice", "no manifest", "no key", "no path", "a pipe", "a device"]
+)
 def test_nothing_trustworthy_or_nothing_to_look_at_exits_with_2(
     copy, verify, published, tmp_path, what
 ):
@@ -120,6 +122,8 @@ def test_nothing_trustworthy_or_nothing_to_look_at_exits_with_2(
         key = None
     elif what == "no path":
         copy = tmp_path / "none"
+    elif what == "a device":
+        copy = Path("/dev/zero")
     else:
         copy = tmp_path / "pipe"
         os.mkfifo(copy)
