@@ -1,6 +1,7 @@
 """Compare the tensors of a copy with the manifest's value digests; name those in damaged bytes."""
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -164,13 +165,15 @@ def look_at_damage(listing: Listing, results: Iterable[FileResult]) -> Damage:
     return Damage(frozenset(unparsable), touched, share, findings)
 
 
-def _touched(entries: Iterable[TensorEntry], ranges: Iterable[Range]) -> tuple[str, ...]:
-    spans = tuple(ranges)
-    return tuple(
-        entry.name
-        for entry in entries
-        if any(entry.start < end and start < entry.end for start, end in spans)
-    )
+def _touched(entries: Iterable[TensorEntry], ranges: Sequence[Range]) -> tuple[str, ...]:
+    """Return the names of the tensors with a byte in ``ranges``, which are in order and apart."""
+    ends = [end for _, end in ranges]
+
+    def is_hit(entry: TensorEntry) -> bool:
+        first = bisect_right(ends, entry.start)
+        return first < len(ranges) and ranges[first][0] < entry.end and entry.start < entry.end
+
+    return tuple(entry.name for entry in entries if is_hit(entry))
 
 
 def with_tensor_names(finding: Finding, touched: Mapping[str, tuple[str, ...]]) -> Finding:

@@ -1,11 +1,15 @@
 """The commands as a person runs them: quick to start, one sentence, nothing left behind."""
 
+import fcntl
 import json
 import os
+import pty
 import resource
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 import pytest
@@ -55,6 +59,22 @@ def test_progress_is_lines_of_json_and_the_last_line_is_the_sentence(copy, publi
     assert steps[-1]["stage"] == "files"
     assert steps[-1]["done"] == steps[-1]["total"]
     assert sentence.startswith("test/tiny@1 is identical")
+
+
+def test_a_terminal_sees_a_bar_and_then_only_the_sentence(tmp_path):
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(512 << 20)
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = ["describe", tmp_path, "--name", "test/a@1", "--revision", "1", "--issued"]
+    command += ["2026-01-02T03:04:05+00:00", "--out", tmp_path.with_name("work")]
+    done = subprocess.run([sys.executable, "-m", "verifier", *map(str, command)], stderr=terminal)
+    os.close(terminal)
+    written = os.read(screen, 1 << 20).decode()
+    os.close(screen)
+    assert done.returncode == 0
+    assert "files:" in written
+    assert written.split("\r")[-2].strip().startswith("No value digests")
 
 
 @pytest.mark.parametrize(
