@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import engine, inference_run, manifest, oms, state, verdict, weights_check
+from . import engine, inference_run, manifest, names, oms, state, verdict, weights_check
 from .digests import blake3_available
 from .errors import InputError, ManifestError, SignatureError
 from .files_check import FilesCheck, Hasher, check_files
@@ -119,19 +119,13 @@ class _Verification:
         """Climb the ladder and report."""
         manifests, refused = self._load_manifests()
         if not manifests:
-            return self._untrusted(None, Finding(Code.BAD_SIGNATURE, "", refused[0]))
+            return self._untrusted(refused[0])
         listing = walk(self.root, skip=self._own_names())
         best = self._best(listing, manifests)
-        found, statement = best.manifest, best.manifest.statement
+        found = best.manifest
         if found.revision is not None:
-            seen = state.newest_seen(self.options.data, statement.signed_by, found.name)
-            if found.revision < seen:
-                message = (
-                    f"The manifest is revision {found.revision}, but revision {seen} was seen here "
-                    "before; get the newest from the publisher."
-                )
-                return self._untrusted(found, Finding(Code.ROLLBACK, "", message))
-            state.remember(self.options.data, statement.signed_by, found.name, found.revision)
+            signer = found.statement.signed_by
+            state.remember(self.options.data, signer, found.name, found.revision)
         return self._conclude(best)
 
     def _own_names(self) -> list[str]:
@@ -143,8 +137,8 @@ class _Verification:
                 own.append(str(place.relative_to(self.root)))
         return own
 
-    def _load_manifests(self) -> tuple[list[Manifest], list[str]]:
-        """Return the manifests that hold, and why others do not."""
+    def _load_manifests(self) -> tuple[list[Manifest], list[Finding]]:
+        """Return the manifests that can be trusted, and why others cannot."""
         folder = self.root.parent if self.single else self.root
         locations = self.options.manifests or (folder / manifest.BUNDLE_NAME,)
         if not self.options.manifests and not locations[0].exists():
@@ -153,18 +147,35 @@ class _Verification:
             )
         trusted = [trusted.key for trusted in self.options.trusted]
         loaded: list[Manifest] = []
-        untrusted: list[str] = []
+        untrusted: list[Finding] = []
         malformed: ManifestError | None = None
         for location in locations:
             try:
-                loaded.append(manifest.load(location, trusted))
+                found = manifest.load(location, trusted)
+                rollback = self._rollback(found)
+                if rollback is None:
+                    loaded.append(found)
+                else:
+                    untrusted.append(rollback)
             except SignatureError as error:
-                untrusted.append(str(error))
+                untrusted.append(Finding(Code.BAD_SIGNATURE, "", str(error)))
             except ManifestError as error:
                 malformed = malformed or error
-        if malformed and not loaded and (not untrusted or len(locations) == 1):
+        if malformed and not loaded and not untrusted:
             raise malformed
         return loaded, untrusted
+
+    def _rollback(self, found: Manifest) -> Finding | None:
+        """Return the finding that a newer revision was seen here before, if one was."""
+        signer = found.statement.signed_by
+        seen = state.newest_seen(self.options.data, signer, found.name)
+        if found.revision is None or found.revision >= seen:
+            return None
+        message = (
+            f"The manifest of {names.shown(found.name)} is revision {found.revision}, but revision "
+            f"{seen} was seen here before; get the newest from the publisher."
+        )
+        return Finding(Code.ROLLBACK, "", message)
 
     def _best(self, listing: Listing, manifests: Sequence[Manifest]) -> _Candidate:
         """Return the manifest that the copy matches best: by files, else by weights."""
@@ -194,20 +205,14 @@ class _Verification:
 
     def _entry_of(self, listing: Listing, found: Manifest) -> dict[str, ManifestFile]:
         """Return the entry of the one file looked at: by name, else by digest, else nothing."""
-        name = self.root.name
-        by_name = {n: e for n, e in found.files.items() if n.rpartition("/")[2] == name}
-        if name in found.files:
-            return {name: found.files[name]}
-        if set(found.files) == {"."}:
-            return {name: replace(found.files["."], name=name)}
-        if len(by_name) == 1:
-            return {name: replace(next(iter(by_name.values())), name=name)}
-        if name not in listing.files:
-            return {}
-        job = engine.Job(listing.files[name], whole_kinds=("sha256",))
-        digest = self.hasher.run([job])[job].whole.get("sha256")
-        same = [entry for entry in found.files.values() if entry.sha256 == digest]
-        return {name: replace(same[0], name=name)} if same else {}
+        name, called = self.root.name, self.path.name  # they differ where PATH is a link
+        by_name = [entry for n, entry in found.files.items() if n in (called, ".")]
+        by_name += [e for n, e in found.files.items() if n.rpartition("/")[2] == called]
+        if not by_name and name in listing.files:
+            job = engine.Job(listing.files[name], whole_kinds=("sha256",))
+            digest = self.hasher.run([job])[job].whole.get("sha256")
+            by_name = [entry for entry in found.files.values() if entry.sha256 == digest]
+        return {name: replace(by_name[0], name=name)} if by_name else {}
 
     def _weights(self, best: _Candidate, *, needed: bool = False) -> WeightsCheck:
         sketch = self.options.sketch
@@ -305,18 +310,18 @@ class _Verification:
             refusals=tuple(filter(needed, findings)),
         )
 
-    def _untrusted(self, found: Manifest | None, finding: Finding) -> Report:
+    def _untrusted(self, finding: Finding) -> Report:
         """Report that there is nothing to trust; nothing that was not signed is repeated."""
         reason = "the manifest is not trusted"
         return Report(
             path=str(self.path),
-            checkpoint=found.name if found else None,
+            checkpoint=None,
             verdict=Verdict.UNTRUSTED,
             findings=(finding,),
             files=(),
             weights={"status": "not-run", "reason": reason},
             inference=inference_run.not_run(reason),
-            manifest=_manifest_json(found),
+            manifest=_manifest_json(None),
             bytes_read=0,
             seconds=time.monotonic() - self.started,
             accepted=self.options.accepted,
