@@ -2,10 +2,12 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
-from tests.verifier.conftest import fill
+from tests.verifier.conftest import fill, sign_described
 from verifier import describe as module
 from verifier import engine
 from verifier.describe import Checkpoint, describe
@@ -191,15 +193,32 @@ def test_checkpoints_without_tensors_can_be_published(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sparse_file_over_4_gib_is_described(tmp_path):
-    folder = tmp_path / "model"
+def test_a_sparse_file_over_4_gib_is_described_and_verified_in_little_memory(tmp_path, signer):
+    folder, work = tmp_path / "model", tmp_path / "work"
     folder.mkdir()
-    with (folder / "consolidated.00.bin").open("wb") as file:
+    with (folder / "data").open("wb") as file:
         file.truncate((4 << 30) + 5)
-    describe(folder, TINY, tmp_path / "work", silent)
-    sizes = {entry["name"]: entry["size"] for entry in listed(tmp_path / "work")}
-    assert sizes["consolidated.00.bin"] == (4 << 30) + 5
+    described = peak("describe", folder, "--name", "test/big@1", "--revision", "1", "--out", work,
+                     "--issued", TINY.issued)  # fmt: skip
+    sizes = {entry["name"]: entry["size"] for entry in listed(work)}
+    assert sizes["data"] == (4 << 30) + 5
     assert sizes[".weighbridge/leaves.b3"] == 32 * 1025
+    sign_described(folder, work, signer, "test/big@1")
+    verified = peak(folder, "--trusted-key", signer.public, "--checks", "files")
+    assert max(described, verified) < 200 << 20
+
+
+def peak(*arguments):
+    """Run the command and return the largest resident memory of its processes, in bytes."""
+    script = (
+        "import resource, sys; from verifier.command_line import main; assert main(sys.argv[1:]) == 0;"
+        "print(max(resource.getrusage(who).ru_maxrss for who in (0, -1)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1]) << 10
 
 
 def test_shards_are_described_with_their_leaves(tmp_path):
