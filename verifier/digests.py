@@ -121,7 +121,7 @@ def hash_whole(
 def _whole_hash(kind: str, size: int) -> Hash:
     if kind == "git_sha1":
         return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    return hashlib.new(kind, usedforsecurity=kind != "md5")
+    return hashlib.new(kind, usedforsecurity=kind not in ("md5", "sha1"))
 
 
 def leaf_digest(kind: str, leaf: memoryview, single: bool) -> bytes:

@@ -45,7 +45,7 @@ class Hasher:
         return engine.Job(
             file,
             leaf_kinds=(leaves.kind,) if leaves else (),
-            whole_kinds=("sha256",) if leaves is None or self.whole else (),
+            whole_kinds=(entry.algorithm,) if leaves is None or self.whole else (),
             limit=entry.size,
         )
 
@@ -104,7 +104,7 @@ def _compare(check: FilesCheck, entry: ManifestFile, found: engine.Digests) -> N
         return
     kind = found.job.leaf_kinds[0] if found.job.leaf_kinds else None
     if kind is None:
-        same = found.whole["sha256"] == entry.sha256
+        same = found.whole[entry.algorithm] == entry.whole
         ranges: tuple[Range, ...] = () if same else ((0, max(file.size, entry.size or 0)),)
         cause = None if same else causes.from_start(file)
     else:

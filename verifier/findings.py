@@ -29,6 +29,7 @@ class Code(enum.StrEnum):
 
     BAD_SIGNATURE = "bad-signature"
     ROLLBACK = "rollback"
+    UNSIGNED = "unsigned"
     SIDE_FILE_MISSING = "side-file-missing"
     SIDE_FILE_DIFFERS = "side-file-differs"
     MISSING = "missing"

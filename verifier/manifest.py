@@ -49,7 +49,10 @@ _HEX = {bits: re.compile(rf"[0-9a-f]{{{bits // 4}}}") for bits in (160, 256)}
 
 @dataclass(frozen=True, slots=True)
 class ManifestFile:
-    """One file outside ``.weighbridge/``; without checkpoint.json only its SHA-256 is known."""
+    """One file outside ``.weighbridge/``; without checkpoint.json only its SHA-256 is known.
+
+    An unsigned list may name it by another ``algorithm``: then ``digest`` is that, ``sha256`` empty.
+    """
 
     name: str
     sha256: str
@@ -57,6 +60,13 @@ class ManifestFile:
     bt2_root: str | None = None
     git_sha1: str | None = None
     leaves: Mapping[str, LeafList] | None = None
+    algorithm: str = "sha256"
+    digest: str = ""
+
+    @property
+    def whole(self) -> str:
+        """The digest, in hex, of the whole file by its ``algorithm``."""
+        return self.digest or self.sha256
 
     def leaf_list(self, kinds: Sequence[str]) -> LeafList | None:
         """Return its signed leaves in the first of ``kinds`` that there is."""

@@ -27,6 +27,8 @@ MEANINGS = {
 }
 """What each verdict says, to end a sentence with."""
 
+_MATCHES = "every file matches the list, which nobody signed"
+
 REMEDIES = {
     Verdict.INCOMPLETE: "download the missing files",
     Verdict.DAMAGED: "download the damaged files again",
@@ -110,7 +112,13 @@ class Report:
         """The last line on stderr: why, and what to do."""
         if self.objection:
             return self.objection.replace("\n", " ")
-        return f"{shown(self.checkpoint or '')} is {self.verdict.value}: {MEANINGS[self.verdict]}."
+        name = shown(self.checkpoint or "the checkpoint")
+        return f"{name} is {self.verdict.value}: {self.meaning}."
+
+    @property
+    def meaning(self) -> str:
+        """What the verdict says."""
+        return meaning(self.verdict, signed=bool(self.manifest.get("signed_by")))
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as ``weighbridge.report/1``."""
@@ -133,7 +141,7 @@ class Report:
     def as_text(self) -> str:
         """Return at most a screen: the verdict first, then the rungs, then what was found."""
         title = f"{self.verdict.value.upper()}  {shown(self.checkpoint or 'unknown checkpoint')}"
-        lines = [title, f"  {MEANINGS[self.verdict]}", ""]
+        lines = [title, f"  {self.meaning}", ""]
         lines += [f"  {rung:<10} {text}" for rung, text in self._rungs()]
         shown_findings = [finding for finding in self.findings if finding.code is not Code.UNLISTED]
         unlisted = len(self.findings) - len(shown_findings)
@@ -154,7 +162,9 @@ class Report:
     def _rungs(self) -> list[tuple[str, str]]:
         by = str(self.manifest.get("signed_by") or "")[:16]
         revision = self.manifest.get("revision")
-        signature = f"holds, by key {by}…" + (f", revision {revision}" if revision else "")
+        signature = "nobody signed the list"
+        if by:
+            signature = f"holds, by key {by}…" + (f", revision {revision}" if revision else "")
         if self.verdict is Verdict.UNTRUSTED:
             signature = "does not hold"
         weights = self.weights.get("verdict") or self.weights.get("reason") or "not compared"
@@ -172,6 +182,11 @@ class Report:
         """Return the finding that says most about the verdict."""
         wanted = _TELLING.get(self.verdict, ())
         return next((f for code in wanted for f in self.findings if f.code is code), None)
+
+
+def meaning(verdict: Verdict, *, signed: bool) -> str:
+    """Return what ``verdict`` says of a signed manifest, or of a list that nobody signed."""
+    return _MATCHES if verdict is Verdict.IDENTICAL and not signed else MEANINGS[verdict]
 
 
 def count_files(files: Collection[FileResult]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .findings import Verdict
 from .names import shown
-from .report import MEANINGS
+from .report import meaning
 
 STYLE_SHEET = Path(__file__).with_name("report.css")
 
@@ -92,13 +92,14 @@ def _article(report: Mapping[str, Any]) -> str:
 def _head(report: Mapping[str, Any]) -> str:
     verdict = str(report["verdict"])
     tone = _TONES.get(verdict, "bad")
-    meaning = MEANINGS[Verdict(verdict)] if verdict in list(Verdict) else ""
+    signed = bool((report.get("manifest") or {}).get("signed_by"))
+    says = meaning(Verdict(verdict), signed=signed)
     name = _text(report.get("checkpoint") or "unknown checkpoint")
     sentence = "" if report.get("accepted") else _text(report.get("sentence") or "")
     return (
         f'<header class="wb-head wb-{tone}">\n'
         f'<p class="wb-verdict">{_icon(tone)} {escape(verdict)}</p>\n'
-        f"<p><code>{name}</code>: {escape(meaning)}.</p>\n"
+        f"<p><code>{name}</code>: {escape(says)}.</p>\n"
         + (f"<p>{sentence}</p>\n" if sentence else "")
         + "</header>"
     )

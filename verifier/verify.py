@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import engine, inference_run, manifest, names, oms, state, verdict, weights_check
+from . import engine, inference_run, lists, manifest, names, oms, state, verdict, weights_check
 from .digests import blake3_available
 from .errors import InputError, ManifestError, SignatureError
 from .files_check import FilesCheck, Hasher, check_files
@@ -109,11 +109,6 @@ class _Verification:
         if not blake3_available():
             kinds = ("sha256",)
         self.hasher = Hasher(kinds, options.whole, progress)
-        if not options.trusted:
-            raise InputError(
-                "No key is trusted here; ask the publisher for the public key and give it with "
-                "--trusted-key FILE."
-            )
 
     def run(self) -> Report:
         """Climb the ladder and report."""
@@ -145,13 +140,12 @@ class _Verification:
             raise ManifestError(
                 f"There is no manifest: {locations[0]} is not there; give one with --manifest FILE."
             )
-        trusted = [trusted.key for trusted in self.options.trusted]
         loaded: list[Manifest] = []
         untrusted: list[Finding] = []
         malformed: ManifestError | None = None
         for location in locations:
             try:
-                found = manifest.load(location, trusted)
+                found = self._load(location)
                 rollback = self._rollback(found)
                 if rollback is None:
                     loaded.append(found)
@@ -164,6 +158,18 @@ class _Verification:
         if malformed and not loaded and not untrusted:
             raise malformed
         return loaded, untrusted
+
+    def _load(self, location: Path) -> Manifest:
+        """Read a bundle or, where a person gave one, an unsigned list of digests."""
+        data = manifest.read_bounded(location, oms.MAX_BUNDLE_BYTES)
+        if self.options.manifests and lists.is_list(data):
+            return lists.load(location)
+        if not self.options.trusted:
+            raise InputError(
+                "No key is trusted here; ask the publisher for the public key and give it with "
+                "--trusted-key FILE."
+            )
+        return manifest.load(location, [trusted.key for trusted in self.options.trusted])
 
     def _rollback(self, found: Manifest) -> Finding | None:
         """Return the finding that a newer revision was seen here before, if one was."""
@@ -209,9 +215,10 @@ class _Verification:
         by_name = [entry for n, entry in found.files.items() if n in (called, ".")]
         by_name += [e for n, e in found.files.items() if n.rpartition("/")[2] == called]
         if not by_name and name in listing.files:
-            job = engine.Job(listing.files[name], whole_kinds=("sha256",))
-            digest = self.hasher.run([job])[job].whole.get("sha256")
-            by_name = [entry for entry in found.files.values() if entry.sha256 == digest]
+            kinds = tuple(sorted({entry.algorithm for entry in found.files.values()}))
+            job = engine.Job(listing.files[name], whole_kinds=kinds)
+            digests = self.hasher.run([job])[job].whole.values()
+            by_name = [entry for entry in found.files.values() if entry.whole in digests]
         return {name: replace(by_name[0], name=name)} if by_name else {}
 
     def _weights(self, best: _Candidate, *, needed: bool = False) -> WeightsCheck:
@@ -331,7 +338,7 @@ class _Verification:
 def _manifest_json(found: Manifest | None) -> dict[str, Any]:
     return {
         "revision": found.revision if found else None,
-        "signed_by": found.statement.signed_by if found else None,
+        "signed_by": (found.statement.signed_by or None) if found else None,
         "stale": None,
         "issued": found.issued if found else None,
         "digest": found.statement.digest if found else None,

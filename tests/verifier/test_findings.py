@@ -1,5 +1,6 @@
 """Every code of finding has a way to provoke it. A new code asks here how."""
 
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -25,6 +26,12 @@ def damage_manifest(copy, *_):
 
 def see_newer(copy, monkeypatch, published):
     monkeypatch.setattr("verifier.state.newest_seen", lambda *_: 9)
+
+
+def give_a_list(copy, *_):
+    digest = hashlib.sha256((copy / SHARD).read_bytes()).hexdigest()
+    (copy / "SHA256SUMS").write_text(f"{digest}  {SHARD}\n")
+    return ["--manifest", copy / "SHA256SUMS"]
 
 
 def remove_leaves(copy, *_):
@@ -114,6 +121,7 @@ def answer_otherwise(copy, monkeypatch, published):
 PROVOKE: dict[Code, Provoke] = {
     Code.BAD_SIGNATURE: damage_manifest,
     Code.ROLLBACK: see_newer,
+    Code.UNSIGNED: give_a_list,
     Code.SIDE_FILE_MISSING: remove_leaves,
     Code.SIDE_FILE_DIFFERS: change_leaves,
     Code.MISSING: lambda copy, *_: (copy / SHARD).unlink(),
@@ -133,6 +141,7 @@ PROVOKE: dict[Code, Provoke] = {
     Code.INFERENCE_DISAGREES: answer_otherwise,
 }
 ONLY_FINDINGS = {
+    Code.UNSIGNED,
     Code.SIDE_FILE_MISSING,
     Code.SIDE_FILE_DIFFERS,
     Code.UNLISTED,
@@ -144,8 +153,9 @@ ONLY_FINDINGS = {
 
 @pytest.mark.parametrize("code", Code)
 def test_every_code_can_be_provoked(code, copy, verify, published, monkeypatch):
-    PROVOKE[code](copy, monkeypatch, published)
-    outcome = verify(copy, "--whole", "--checks", "files,weights,inference")
+    options = PROVOKE[code](copy, monkeypatch, published)
+    options = options if isinstance(options, list) else []
+    outcome = verify(copy, "--whole", "--checks", "files,weights,inference", *options)
     assert code.value in outcome.codes
     assert outcome.status == (0 if code in ONLY_FINDINGS else 1)
     assert outcome.sentence
