@@ -51,7 +51,7 @@ _HEX = {bits: re.compile(rf"[0-9a-f]{{{bits // 4}}}") for bits in (160, 256)}
 class ManifestFile:
     """One file outside ``.weighbridge/``; without checkpoint.json only its SHA-256 is known.
 
-    An unsigned list may name it by another ``algorithm``: then ``digest`` is that, ``sha256`` empty.
+    An unsigned list may use another ``algorithm``: then ``digest`` is that, and ``sha256`` empty.
     """
 
     name: str
