@@ -146,14 +146,16 @@ class Outcome:
 Verify = Callable[..., Outcome]
 
 
-@pytest.fixture
-def verify(
-    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
-) -> Verify:
-    """Run `python -m verifier PATH … --json` in this process, with a data folder of its own."""
-    from verifier.command_line import main
-
+@pytest.fixture(autouse=True)
+def own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data folder of the test's own: what it has seen is not remembered elsewhere."""
     monkeypatch.setenv("WEIGHBRIDGE_DATA", str(tmp_path / "data"))
+
+
+@pytest.fixture
+def verify(published: Published, capfd: Any) -> Verify:
+    """Run `python -m verifier PATH … --json` in this process."""
+    from verifier.command_line import main
 
     def run(path: Path, *options: object, key: Path | None = published.signer.public) -> Outcome:
         given = [str(path), "--json", *map(str, options)]
