@@ -31,7 +31,7 @@ class WeightsCheck:
     @property
     def compared(self) -> bool:
         """Whether tensors were looked at."""
-        return self.report["status"] == "compared"
+        return bool(self.report["status"] == "compared")
 
 
 def not_compared(reason: str, *, asked: bool) -> WeightsCheck:
