@@ -1,0 +1,145 @@
+"""Stream the values of a logical tensor in canonical order, a few megabytes at a time.
+
+Imports torch: only modules that compare or compute import this one.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from .errors import ReadError
+from .layouts import LogicalTensor
+from .readers import ITEM_BYTES, Source, TensorEntry, open_source
+
+BLOCK = 4 << 20
+"""Bytes read at once; a block of Meta's rows is at least a head."""
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_MAX_ROWS_BYTES = 64 << 20
+
+
+class Files:
+    """The open weight files of a copy; closed, and checked for changes, at the end of ``with``."""
+
+    def __init__(self, root: Path, paths: Iterable[str]) -> None:
+        self._stack = ExitStack()
+        self._sources: dict[str, Source] = {}
+        try:
+            for path in sorted(set(paths)):
+                self._sources[path] = self._stack.enter_context(open_source(root, path))
+        except ReadError:
+            self._stack.close()
+            raise
+
+    def __enter__(self) -> "Files":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                for source in self._sources.values():
+                    source.check_unchanged()
+        finally:
+            self._stack.close()
+
+    def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
+        """Return entries [start, stop) of a stored tensor, flat, in their stored type.
+
+        Raises:
+            ReadError: the file became shorter or cannot be read.
+        """
+        item = ITEM_BYTES[entry.dtype]
+        if start == stop:
+            return torch.empty(0, dtype=DTYPES[entry.dtype])
+        buffer = bytearray((stop - start) * item)
+        self._sources[entry.path].read_into(buffer, entry.start + start * item)
+        if entry.dtype == "BOOL":  # a byte that is neither 0 nor 1 must not become a torch.bool
+            return torch.frombuffer(buffer, dtype=torch.uint8) != 0
+        return torch.frombuffer(buffer, dtype=DTYPES[entry.dtype])
+
+
+def stream(files: Files, tensor: LogicalTensor) -> Iterator[Tensor]:
+    """Yield the values of ``tensor`` in canonical row order, flat, in blocks of stored type.
+
+    Raises:
+        ReadError: a file cannot be read, or copies of a tensor do not agree.
+    """
+    entry = tensor.parts[0].entry
+    if len(tensor.parts) == 1 and tensor.pair_width is None:
+        step = BLOCK // ITEM_BYTES[entry.dtype]
+        for start in range(0, entry.count, step):
+            stop = min(start + step, entry.count)
+            block = files.read(entry, start, stop)
+            for copy in tensor.copies:
+                other = files.read(copy, start, stop)
+                if not torch.equal(block.view(torch.uint8), other.view(torch.uint8)):
+                    raise ReadError(
+                        copy.path, f"its copy of tensor {copy.name[:80]!r} is not that of the rest"
+                    )
+            yield block
+        return
+    rows, columns = tensor.shape
+    unit = tensor.pair_width or 1
+    if unit * columns * ITEM_BYTES[entry.dtype] > _MAX_ROWS_BYTES:
+        raise ReadError(entry.path, f"tensor {entry.name[:80]!r} has rows too long to be a matrix")
+    step = max(BLOCK // (columns * ITEM_BYTES[entry.dtype] or 1) // unit, 1) * unit
+    for start in range(0, rows, step):
+        block = _rows(files, tensor, start, min(start + step, rows))
+        if tensor.pair_width is not None:
+            block = from_pairs(block, tensor.pair_width)
+        yield block.reshape(-1)
+
+
+def from_pairs(rows: Tensor, head_width: int) -> Tensor:
+    """Reorder whole heads of rows from pairs to halves: [heads, d/2, 2] to [heads, 2, d/2]."""
+    heads = rows.reshape(-1, head_width // 2, 2, *rows.shape[1:])
+    return heads.transpose(1, 2).reshape(rows.shape)
+
+
+def _rows(files: Files, tensor: LogicalTensor, start: int, stop: int) -> Tensor:
+    """Return rows [start, stop) of a matrix, gathered from the parts that hold them."""
+    gathered: list[list[Tensor]] = []
+    row = -1
+    for part in tensor.parts:
+        part_rows, width = part.entry.shape
+        low, high = max(start, part.row), min(stop, part.row + part_rows)
+        if low >= high:
+            continue
+        flat = files.read(part.entry, (low - part.row) * width, (high - part.row) * width)
+        if part.row != row:
+            gathered.append([])
+            row = part.row
+        gathered[-1].append(flat.view(high - low, width))
+    return torch.cat([torch.cat(pieces, 1) for pieces in gathered])
+
+
+def widen(block: Tensor) -> Tensor:
+    """Return values in the type that comparisons use: fp64 stays, other floats fp32, else int64."""
+    if block.dtype == torch.float64:
+        return block
+    return block.to(torch.float32 if block.dtype.is_floating_point else torch.int64)

@@ -1,0 +1,300 @@
+"""Are these the official values, in whatever clothes? Digests of values, made and compared.
+
+A tensor is *exact* when its values have the published digest, *cast* when they are the official
+ones rounded to another float type, else *changed*. The verdict over all tensors climbs a ladder:
+same-weights, cast, derived, unrelated; and it is *undetermined* rather than an accusation where
+the evidence does not suffice. Statistics are taken over matrices: norm vectors of unrelated models
+look alike.
+
+Importing this module does not import torch; its functions do.
+"""
+
+import importlib.util
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import layouts
+from .errors import ManifestError, ReadError
+from .layouts import EMBEDDING, HEAD, Arranged, LogicalTensor
+from .progress import Progress
+from .readers import TensorEntry, is_weight_file, read_tensors
+
+SCHEMA = 1
+KINDS = ("exact", "bf16-rne", "bf16-trunc", "fp16-rne")
+TELLING_MATRICES = 3
+"""Official matrices that a copy must hold whole to be called derived, whatever the rest is."""
+
+DERIVED_COSINE, DERIVED_HAMMING, DERIVED_SHARE = 0.30, 0.40, 0.40
+UNRELATED_STATISTIC, UNRELATED_COSINE = 0.2, 0.1
+
+
+@dataclass(slots=True)
+class WeightsResult:
+    """The outcome of a comparison; ``verdict`` is None where no weights could be read.
+
+    ``scheme`` names the rounding of a cast. ``tensors`` has a dictionary per tensor: name, status
+    (exact, cast, changed, missing, added), statistics. ``changed_fraction`` is of the sampled
+    entries, None without a sketch.
+    """
+
+    verdict: str | None = None
+    scheme: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    tensors: list[dict[str, Any]] = field(default_factory=list)
+    changed_fraction: float | None = None
+    problems: list[ReadError] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+
+
+def available() -> bool:
+    """Tell whether torch, which the comparison needs, is installed; it is not imported."""
+    return importlib.util.find_spec("torch") is not None
+
+
+def describe(root: Path, files: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """Return the content of tensors.json: each tensor's name, type, shape, place, value digests.
+
+    Raises:
+        ReadError: a weight file cannot be read, or its tensors cannot be arranged.
+    """
+    from . import blocks, value_digests
+
+    entries, problems = _read(root, files)
+    sets, unarranged = layouts.arrange(root, entries)
+    if problems or unarranged:
+        raise (problems + unarranged)[0]
+    named = published_names(sets)
+    total, done = sum(tensor.stored_bytes for tensor in named.values()), 0
+    rows = []
+    with blocks.Files(root, {entry.path for entry in entries}) as opened:
+        for name, tensor in named.items():
+            found = value_digests.digest_values(
+                name, tensor.shape, KINDS, blocks.stream(opened, tensor)
+            )
+            rows.append(_row(name, tensor, found.digests))
+            done += tensor.stored_bytes
+            progress("weights", done, total)
+        for row in rows:
+            tied = _tied_to(row["name"], named, rows, opened)
+            if tied:
+                row["tied_to"] = tied
+    widths = {layouts.head_width_of(root, found.folder, entries) for found in sets}
+    return {
+        "schema": SCHEMA,
+        "head_width": widths.pop() if len(widths) == 1 else None,
+        "tensors": rows,
+    }
+
+
+def published_names(sets: Iterable[Arranged]) -> dict[str, LogicalTensor]:
+    """Return the tensors of several sets by name, with their folder where there are several.
+
+    Raises:
+        ReadError: two containers in one folder hold a tensor of one name.
+    """
+    sets = list(sets)
+    several = len({found.folder for found in sets}) > 1
+    named: dict[str, LogicalTensor] = {}
+    for found in sets:
+        for tensor in found.tensors:
+            prefix = f"{found.folder}/" if several and found.folder else ""
+            name = prefix + tensor.name
+            if name in named:
+                raise ReadError(
+                    found.files[0], f"tensor {name[:80]!r} lies in another container too"
+                )
+            named[name] = tensor
+    return named
+
+
+def compare(
+    root: Path,
+    files: Sequence[str],
+    tensors: Mapping[str, Any],
+    sketch: Mapping[str, Any] | None,
+    progress: Progress,
+) -> WeightsResult:
+    """Compare the tensors in ``files`` with the published ``tensors``, and judge.
+
+    Unreadable files are ``problems`` of the result, not errors.
+
+    Raises:
+        ManifestError: tensors.json is not what this version can read.
+    """
+    official, head_width = _published(tensors)
+    result = WeightsResult()
+    entries, result.problems = _read(root, files)
+    sets, unarranged = layouts.arrange(root, entries, head_width)
+    result.problems += unarranged
+    from .tensor_check import TensorCheck
+
+    check = TensorCheck(root, official, sketch)
+    pairs = [
+        (_official_name(tensor, sets, official), tensor)
+        for found in sets
+        for tensor in found.tensors
+    ]
+    total, done = sum(tensor.stored_bytes for _, tensor in pairs), 0
+    for name, tensor in pairs:
+        try:
+            result.tensors.append(check.look_at(name, tensor))
+        except ReadError as error:
+            result.problems.append(error)
+        done += tensor.stored_bytes
+        progress("weights", done, total)
+    if not result.tensors:
+        return result
+    _account(result, official)
+    result.changed_fraction = check.changed_fraction if sketch is not None else None
+    result.verdict, result.scheme = _judge(result.tensors, with_sketch=sketch is not None)
+    return result
+
+
+def _read(root: Path, files: Iterable[str]) -> tuple[list[TensorEntry], list[ReadError]]:
+    """Read the headers of all weight files; the unreadable ones are returned, not raised."""
+    entries: list[TensorEntry] = []
+    problems: list[ReadError] = []
+    for path in files:
+        if not is_weight_file(path):
+            continue
+        try:
+            entries += read_tensors(root, path)
+        except ReadError as error:
+            problems.append(error)
+    return entries, problems
+
+
+def _tied_to(
+    name: str, named: Mapping[str, LogicalTensor], rows: Sequence[Mapping[str, Any]], files: Any
+) -> str | None:
+    """Return the name of the embedding whose values an output head repeats, if it does."""
+    from . import blocks, value_digests
+
+    embedding = name.removesuffix(HEAD) + EMBEDDING
+    if not name.endswith(HEAD) or embedding not in named:
+        return None
+    head = named[name]
+    as_embedding = value_digests.digest_values(
+        embedding, head.shape, ("exact",), blocks.stream(files, head)
+    )
+    official = next(row for row in rows if row["name"] == embedding)
+    same = as_embedding.digests["exact"] == official["values"]["exact"]
+    return embedding if same else None
+
+
+def _row(name: str, tensor: LogicalTensor, digests: Mapping[str, str]) -> dict[str, Any]:
+    place = [
+        {"file": part.entry.path, "start": part.entry.start, "end": part.entry.end}
+        for part in tensor.parts
+    ]
+    return {
+        "name": name,
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "place": place,
+        "values": dict(digests),
+    }
+
+
+def _published(tensors: Mapping[str, Any]) -> tuple[dict[str, Mapping[str, Any]], int | None]:
+    """Return the rows of tensors.json by name, and the width of a head.
+
+    Raises:
+        ManifestError: it has another schema, or a row without what is compared.
+    """
+    rows = tensors.get("tensors")
+    if tensors.get("schema") != SCHEMA or not isinstance(rows, list):
+        raise ManifestError("tensors.json has a form that this version cannot read; upgrade.")
+    official: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        match row:
+            case {"name": str(name), "shape": list(), "values": {"exact": str()}}:
+                official[name] = row
+            case _:
+                raise ManifestError("tensors.json has a row without name, shape or value digests.")
+    width = tensors.get("head_width")
+    good = type(width) is int and 0 < width <= 1 << 16 and width % 2 == 0
+    return official, width if good else None
+
+
+def _official_name(
+    tensor: LogicalTensor, sets: Sequence[Arranged], official: Mapping[str, Any]
+) -> str:
+    """Return the published name that a tensor of the copy answers to.
+
+    A release of several models publishes names with their folder; a copy in one folder may still
+    be one of them, told by the shape.
+    """
+    own = f"{tensor.folder}/{tensor.name}" if tensor.folder else tensor.name
+    if own in official:
+        return own
+    several = len({found.folder for found in sets}) > 1
+    if tensor.name in official and not several:
+        return tensor.name
+    folders = {name.removesuffix(tensor.name) for name in official if name.endswith(tensor.name)}
+    for folder in sorted(folders):
+        if official[folder + tensor.name]["shape"] == list(tensor.shape):
+            return folder + tensor.name
+    return own if several else tensor.name
+
+
+def _account(result: WeightsResult, official: Mapping[str, Mapping[str, Any]]) -> None:
+    """Add rows for missing tensors, settle tied heads, and count."""
+    seen = {row["name"]: row for row in result.tensors}
+    for name, row in official.items():
+        if name not in seen and not _is_tied(name, row, official, seen):
+            result.missing.append(name)
+            result.tensors.append({"name": name, "status": "missing", "statistics": {}})
+    result.added = [row["name"] for row in result.tensors if row["status"] == "added"]
+    result.counts = dict.fromkeys(("exact", "cast", "changed", "missing", "added"), 0)
+    for row in result.tensors:
+        result.counts[row["status"]] += 1
+
+
+def _is_tied(
+    name: str,
+    row: Mapping[str, Any],
+    official: Mapping[str, Mapping[str, Any]],
+    seen: Mapping[str, Mapping[str, Any]],
+) -> bool:
+    """Tell whether an absent head equals an embedding that is there and right."""
+    if not name.endswith(HEAD):
+        return False
+    embedding = name.removesuffix(HEAD) + EMBEDDING
+    there = seen.get(embedding, {}).get("status") in ("exact", "cast")
+    return there and row.get("tied_to") == embedding and embedding in official
+
+
+def _judge(rows: Sequence[Mapping[str, Any]], *, with_sketch: bool) -> tuple[str, str | None]:
+    """Return the verdict over all tensors and, for a cast, its rounding."""
+    statuses = {row["status"] for row in rows}
+    if statuses <= {"exact"}:
+        return "same-weights", None
+    if statuses <= {"exact", "cast"}:
+        schemes = {row["scheme"] for row in rows if row["status"] == "cast"}
+        return "cast", schemes.pop() if len(schemes) == 1 else "mixed"
+    if sum(row.get("telling", False) for row in rows) >= TELLING_MATRICES:
+        return "derived", None
+    return (_judge_likeness(rows) if with_sketch else "undetermined"), None
+
+
+def _judge_likeness(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Judge by the sketch: thresholds over matrices, embedding and head counted as one each."""
+    matrices = [row["statistics"] for row in rows if row["statistics"].get("matrix")]
+    matrices = [m for m in matrices if m.get("cosine") is not None]
+    if not matrices:
+        return "undetermined"
+    alike = [
+        m for m in matrices if m["cosine"] >= DERIVED_COSINE and m["hamming"] <= DERIVED_HAMMING
+    ]
+    if len(alike) >= DERIVED_SHARE * len(matrices):
+        return "derived"
+    mean = sum(abs(m["cosine"]) for m in matrices) / len(matrices)
+    none_alike = all(
+        abs(m["cosine"]) < UNRELATED_STATISTIC and abs(m["simhash_cosine"]) < UNRELATED_STATISTIC
+        for m in matrices
+    )
+    return "unrelated" if none_alike and mean < UNRELATED_COSINE else "undetermined"
