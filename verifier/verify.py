@@ -235,9 +235,8 @@ class _Verification:
         asked = self.options.checks is not None and "weights" in self.options.checks
         damage = Damage()
         if evidence.differing:
-            damage = weights_check.look_at_damage(
-                best.listing, [r for r in best.check.results if r.path in best.files]
-            )
+            listed = [result for result in best.check.results if result.path in best.files]
+            damage = weights_check.look_at_damage(best.listing, listed, best.manifest)
         if not self.options.wants("weights"):
             weights = weights_check.not_compared("it was not asked for", asked=False)
         elif decided is None or asked:
@@ -296,7 +295,11 @@ class _Verification:
         weights: WeightsCheck,
         inference: dict[str, Any],
     ) -> Report:
+        proven = {result.path for result in best.check.named(FileStatus.GOOD)}
+
         def needed(finding: Finding) -> bool:
+            if finding.path in proven:
+                return False  # its bytes are right, whatever a reader makes of them
             is_weight = bool(finding.path) and is_weight_file(finding.path)
             return finding.code.is_refusal and verdict.is_needed(
                 final, finding.path, best.files, is_weight=is_weight

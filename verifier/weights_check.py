@@ -135,8 +135,11 @@ class Damage:
     findings: list[Finding] = field(default_factory=list)
 
 
-def look_at_damage(listing: Listing, results: Iterable[FileResult]) -> Damage:
-    """Read the headers of the listed weight files: which still parse, whose bytes differ."""
+def look_at_damage(listing: Listing, results: Iterable[FileResult], manifest: Manifest) -> Damage:
+    """Read the headers of the listed weight files: which still parse, whose bytes differ.
+
+    Where a header is destroyed, the manifest's tensors.json says what lay in the damaged bytes.
+    """
     unparsable: set[str] = set()
     touched: dict[str, tuple[str, ...]] = {}
     findings: list[Finding] = []
@@ -154,6 +157,8 @@ def look_at_damage(listing: Listing, results: Iterable[FileResult]) -> Damage:
                 unparsable.add(result.path)
                 message = f"{names.shown(str(error)).rstrip('.')}."
                 findings.append(Finding(Code.WEIGHTS_REFUSED, result.path, message))
+                published = _published_places(manifest, result.path)
+                touched[result.path] = _touched(published, result.ranges)
             continue
         hit = _touched(entries, result.ranges)
         touched[result.path] = hit
@@ -163,6 +168,17 @@ def look_at_damage(listing: Listing, results: Iterable[FileResult]) -> Damage:
         total_bytes += result.size or 0
     share = min(changed / total, changed_bytes / total_bytes) if total and total_bytes else None
     return Damage(frozenset(unparsable), touched, share, findings)
+
+
+def _published_places(manifest: Manifest, path: str) -> list[TensorEntry]:
+    """Return where the official tensors lie in the file ``path``."""
+    rows = (manifest.tensors() or {}).get("tensors")
+    return [
+        TensorEntry(str(row["name"]), "", (), path, place["start"], place["end"])
+        for row in rows or ()
+        for place in row.get("place") or ()
+        if place.get("file") == path
+    ]
 
 
 def _touched(entries: Iterable[TensorEntry], ranges: Sequence[Range]) -> tuple[str, ...]:
