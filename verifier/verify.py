@@ -252,7 +252,10 @@ class _Verification:
             changed_tensors=changed,
         )
         final = verdict.conclude(evidence)
-        findings = [weights_check.with_tensor_names(f, damage.touched) for f in best.check.findings]
+        findings = [
+            weights_check.with_tensor_names(finding, damage.touched, weights.exact)
+            for finding in best.check.findings
+        ]
         findings += [
             *weights.findings,
             *(f for f in damage.findings if f.path not in {w.path for w in weights.findings}),
@@ -314,7 +317,9 @@ class _Verification:
             weights=weights.report,
             inference=inference,
             manifest=_manifest_json(best.manifest),
-            bytes_read=self.hasher.bytes_read + int(inference.get("bytes_read") or 0),
+            bytes_read=self.hasher.bytes_read
+            + weights.bytes_read
+            + int(inference.get("bytes_read") or 0),
             seconds=time.monotonic() - self.started,
             accepted=self.options.accepted,
             refusals=tuple(filter(needed, findings)),

@@ -27,6 +27,13 @@ class WeightsCheck:
     changed_entries: float | None = None
     changed_tensors: float | None = None
     findings: list[Finding] = field(default_factory=list)
+    bytes_read: int = 0
+
+    @property
+    def exact(self) -> frozenset[str]:
+        """Names of the tensors that have the official values."""
+        rows = self.report.get("tensors") or ()
+        return frozenset(row["name"] for row in rows if row["status"] == "exact")
 
     @property
     def compared(self) -> bool:
@@ -83,7 +90,14 @@ def check_weights(
 
     if not values.available():
         return not_compared("torch is not installed here; pip install torch", asked=needed)
-    result = values.compare(listing.root, files, tensors, sketch, progress)
+    read = 0
+
+    def listen(stage: str, done: int, total: int) -> None:
+        nonlocal read
+        read = done
+        progress(stage, done, total)
+
+    result = values.compare(listing.root, files, tensors, sketch, listen)
     counts = dict(result.counts)
     total = sum(counts.get(kind, 0) for kind in ("exact", "cast", "changed", "missing"))
     check = WeightsCheck(
@@ -101,6 +115,7 @@ def check_weights(
         verdict=Verdict(result.verdict) if result.verdict else None,
         changed_entries=result.changed_fraction,
         changed_tensors=counts.get("changed", 0) / total if total else None,
+        bytes_read=read,
     )
     for problem in result.problems:
         message = f"{names.shown(str(problem)).rstrip('.')}."
@@ -192,9 +207,15 @@ def _touched(entries: Iterable[TensorEntry], ranges: Sequence[Range]) -> tuple[s
     return tuple(entry.name for entry in entries if is_hit(entry))
 
 
-def with_tensor_names(finding: Finding, touched: Mapping[str, tuple[str, ...]]) -> Finding:
-    """Return a finding of damage with the names of the tensors in its byte ranges."""
-    hit = touched.get(finding.path, ())
+def with_tensor_names(
+    finding: Finding, touched: Mapping[str, tuple[str, ...]], exact: frozenset[str]
+) -> Finding:
+    """Return a finding of damage with the names of the tensors in its byte ranges.
+
+    A leaf reaches into several tensors; those known to be ``exact`` are not named.
+    """
+    near = touched.get(finding.path, ())
+    hit = tuple(name for name in near if name not in exact) or near
     if finding.code is not Code.DAMAGED or not hit:
         return finding
     more = f" and {len(hit) - 1} more" if len(hit) > 1 else ""

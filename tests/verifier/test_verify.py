@@ -12,7 +12,7 @@ from verifier import engine
 
 
 def test_an_honest_copy_is_identical(copy, verify):
-    outcome = verify(copy)
+    outcome = verify(copy, "--checks", "files")
     assert outcome.status == 0
     report = outcome.report
     assert report["schema"] == "weighbridge.report/1"
