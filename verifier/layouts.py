@@ -125,6 +125,27 @@ def arrange(
     return sets, problems
 
 
+def published_names(sets: Iterable[Arranged]) -> dict[str, LogicalTensor]:
+    """Return the tensors of several sets by name, with their folder where there are several.
+
+    Raises:
+        ReadError: two containers in one folder hold a tensor of one name.
+    """
+    sets = list(sets)
+    several = len({found.folder for found in sets}) > 1
+    named: dict[str, LogicalTensor] = {}
+    for found in sets:
+        for tensor in found.tensors:
+            prefix = f"{found.folder}/" if several and found.folder else ""
+            name = prefix + tensor.name
+            if name in named:
+                raise ReadError(
+                    found.files[0], f"tensor {name[:80]!r} lies in another container too"
+                )
+            named[name] = tensor
+    return named
+
+
 def canonical_name(name: str) -> tuple[str, Name | None]:
     """Return the canonical name and the line of the table that holds it, if one does."""
     bare = _PREFIX.sub("", name)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import ManifestError
-from .layouts import LogicalTensor, arrange
+from .layouts import LogicalTensor, arrange, published_names
 from .readers import TensorEntry, is_weight_file, read_tensors
 
 if TYPE_CHECKING:
@@ -63,7 +63,6 @@ def make(root: Path, files: Sequence[str], secret: bytes) -> dict[str, Any]:
         ReadError: a file cannot be read, or its tensors cannot be arranged.
     """
     from . import blocks
-    from .values import published_names
 
     entries: list[TensorEntry] = []
     for path in files:

@@ -66,7 +66,7 @@ def describe(root: Path, files: Sequence[str], progress: Progress) -> dict[str, 
     sets, unarranged = layouts.arrange(root, entries)
     if problems or unarranged:
         raise (problems + unarranged)[0]
-    named = published_names(sets)
+    named = layouts.published_names(sets)
     total, done = sum(tensor.stored_bytes for tensor in named.values()), 0
     rows = []
     with blocks.Files(root, {entry.path for entry in entries}) as opened:
@@ -87,27 +87,6 @@ def describe(root: Path, files: Sequence[str], progress: Progress) -> dict[str, 
         "head_width": widths.pop() if len(widths) == 1 else None,
         "tensors": rows,
     }
-
-
-def published_names(sets: Iterable[Arranged]) -> dict[str, LogicalTensor]:
-    """Return the tensors of several sets by name, with their folder where there are several.
-
-    Raises:
-        ReadError: two containers in one folder hold a tensor of one name.
-    """
-    sets = list(sets)
-    several = len({found.folder for found in sets}) > 1
-    named: dict[str, LogicalTensor] = {}
-    for found in sets:
-        for tensor in found.tensors:
-            prefix = f"{found.folder}/" if several and found.folder else ""
-            name = prefix + tensor.name
-            if name in named:
-                raise ReadError(
-                    found.files[0], f"tensor {name[:80]!r} lies in another container too"
-                )
-            named[name] = tensor
-    return named
 
 
 def compare(

@@ -1,0 +1,213 @@
+"""What a config says about a model of the LLaMA family, in Hugging Face's or Meta's words.
+
+Every number is bounded before it is used, and what this check cannot compute faithfully is refused
+by name: a wrong answer would be worse than none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verifier.layouts import read_config
+
+from .errors import NotRun
+
+MAX_LAYERS, MAX_WIDTH, MAX_HEADS, MAX_HIDDEN, MAX_VOCAB = 1000, 65_536, 1024, 1 << 20, 1 << 20
+LONGEST = 128
+"""Positions that are ever run; a sliding window wider than this changes nothing."""
+
+FAMILIES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM"}
+
+_REFUSED = {
+    "quantization_config": "a quantized checkpoint",
+    "auto_map": "code of its own (auto_map)",
+    "num_local_experts": "a mixture of experts",
+    "n_routed_experts": "a mixture of experts",
+    "num_experts": "a mixture of experts",
+    "moe": "a mixture of experts",
+    "moe_args": "a mixture of experts",
+    "kv_lora_rank": "multi-head latent attention",
+    "quantization_args": "a quantized checkpoint",
+    "lora_args": "low-rank adapters",
+    "use_scaled_rope": "Meta's scaled rotary embedding",
+    "attention_bias": "biases in attention",
+    "mlp_bias": "biases in the feed-forward layers",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Llama3Scaling:
+    """Rotary frequencies stretched for long contexts: Llama Team 2024, section 3.4.1."""
+
+    factor: float
+    low: float
+    high: float
+    original: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The numbers of one model; ``hidden``, ``vocab``, ``tied`` are None where the tensors tell."""
+
+    family: str
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    hidden: int | None
+    vocab: int | None
+    norm_eps: float
+    rope_base: float
+    scaling: Llama3Scaling | None = None
+    tied: bool | None = None
+
+
+def find_config(root: Path, folder: str, stand_in: Path | None) -> ModelConfig:
+    """Return the config beside the weights, else the one in ``stand_in``.
+
+    Raises:
+        NotRun: there is none, or it describes a model that is not supported.
+    """
+    for place, prefix in ((root, f"{folder}/" if folder else ""), (stand_in, "")):
+        if place is None:
+            continue
+        config = read_config(place, f"{prefix}config.json")
+        if "model_type" in config or "architectures" in config:
+            return from_hugging_face(config)
+        params = read_config(place, f"{prefix}params.json")
+        if "dim" in params:
+            return from_meta(params)
+    raise NotRun("neither config.json nor params.json can be read beside the weights")
+
+
+def from_hugging_face(config: Mapping[str, Any]) -> ModelConfig:
+    """Understand a config.json.
+
+    Raises:
+        NotRun: the architecture is not supported, or a number is missing or out of bounds.
+    """
+    names = config.get("architectures")
+    named = names[0] if isinstance(names, list) and names else config.get("model_type")
+    family = config.get("model_type", "llama")
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise NotRun(f"unsupported architecture: {str(named)[:80]}")
+    if named not in (FAMILIES[family], family):
+        raise NotRun(f"unsupported architecture: {str(named)[:80]}")
+    _refuse(config)
+    if config.get("hidden_act", "silu") != "silu":
+        raise NotRun(f"unsupported activation: {str(config['hidden_act'])[:80]}")
+    window = config.get("sliding_window")
+    if window is not None and not (type(window) is int and window >= LONGEST):
+        raise NotRun(f"unsupported sliding window: {str(window)[:80]}")
+    width = _whole(config, "hidden_size", MAX_WIDTH)
+    heads = _whole(config, "num_attention_heads", MAX_HEADS)
+    base, scaling = _rope(config)
+    tied = config.get("tie_word_embeddings", False)
+    if type(tied) is not bool:
+        raise NotRun("tie_word_embeddings in its config is neither true nor false")
+    return _checked(
+        ModelConfig(
+            family=family,
+            layers=_whole(config, "num_hidden_layers", MAX_LAYERS),
+            width=width,
+            heads=heads,
+            kv_heads=_whole(config, "num_key_value_heads", MAX_HEADS, heads),
+            head_width=_whole(config, "head_dim", MAX_WIDTH, width // heads),
+            hidden=_whole(config, "intermediate_size", MAX_HIDDEN),
+            vocab=_whole(config, "vocab_size", MAX_VOCAB),
+            norm_eps=_fraction(config, "rms_norm_eps", 1e-6),
+            rope_base=base,
+            scaling=scaling,
+            tied=tied,
+        )
+    )
+
+
+def from_meta(params: Mapping[str, Any]) -> ModelConfig:
+    """Understand a params.json; its vocabulary may be −1, and the hidden width is the tensors'.
+
+    Raises:
+        NotRun: a number is missing or out of bounds.
+    """
+    _refuse(params)
+    width = _whole(params, "dim", MAX_WIDTH)
+    heads = _whole(params, "n_heads", MAX_HEADS)
+    vocab = params.get("vocab_size", -1)
+    return _checked(
+        ModelConfig(
+            family="llama",
+            layers=_whole(params, "n_layers", MAX_LAYERS),
+            width=width,
+            heads=heads,
+            kv_heads=_whole(params, "n_kv_heads", MAX_HEADS, heads),
+            head_width=_whole(params, "head_dim", MAX_WIDTH, width // heads),
+            hidden=None,
+            vocab=None if vocab == -1 else _whole(params, "vocab_size", MAX_VOCAB),
+            norm_eps=_fraction(params, "norm_eps", 1e-5),
+            rope_base=_base(params.get("rope_theta", 10000.0)),
+        )
+    )
+
+
+def _refuse(config: Mapping[str, Any]) -> None:
+    for key, meaning in _REFUSED.items():
+        if config.get(key):
+            raise NotRun(f"unsupported architecture: {meaning}")
+
+
+def _rope(config: Mapping[str, Any]) -> tuple[float, Llama3Scaling | None]:
+    """Return base and scaling: ``rope_parameters`` is transformers 5's name for both."""
+    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(found, dict):
+        raise NotRun("the rotary embedding in its config is not an object")
+    base = _base(found.get("rope_theta", config.get("rope_theta", 10000.0)))
+    kind = found.get("rope_type", found.get("type", "default"))
+    if found.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) != 1.0:
+        raise NotRun("unsupported rotary embedding: partial")
+    if kind == "default":
+        return base, None
+    if kind != "llama3":
+        raise NotRun(f"unsupported rotary embedding: {str(kind)[:80]}")
+    keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    factor, low, high, original = (_positive(found, key) for key in keys)
+    if low >= high:
+        raise NotRun("the scaling of the rotary embedding in its config makes no sense")
+    return base, Llama3Scaling(factor, low, high, int(original))
+
+
+def _checked(config: ModelConfig) -> ModelConfig:
+    if config.heads % config.kv_heads or config.head_width % 2 or config.head_width < 2:
+        raise NotRun("the numbers of heads in its config do not fit each other")
+    if config.heads * config.head_width > MAX_WIDTH:
+        raise NotRun(f"its heads are wider than {MAX_WIDTH:,} together")
+    return config
+
+
+def _whole(config: Mapping[str, Any], key: str, most: int, default: int | None = None) -> int:
+    value = config.get(key)
+    value = default if value is None else value
+    if type(value) is not int or not 1 <= value <= most:
+        raise NotRun(f"{key} in its config is {str(value)[:40]}, not between 1 and {most:,}")
+    return value
+
+
+def _fraction(config: Mapping[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if type(value) not in (int, float) or not 0 <= value < 1:
+        raise NotRun(f"{key} in its config is {str(value)[:40]}, not between 0 and 1")
+    return float(value)
+
+
+def _positive(config: Mapping[str, Any], key: str) -> float:
+    value = config.get(key)
+    if not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise NotRun(f"{key} in its config is {str(value)[:40]}")
+    return float(value)
+
+
+def _base(value: object) -> float:
+    if not isinstance(value, int | float) or not 1 <= value <= 1e12:
+        raise NotRun(f"the rotary base in its config is {str(value)[:40]}")
+    return float(value)

@@ -1,0 +1,123 @@
+"""Open a copy for running: find its weights and config, and hold each to the other.
+
+Only headers are read here. Every shape is compared with the config before anything is allocated.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from verifier.errors import ReadError, VerifierError
+from verifier.layouts import EMBEDDING, HEAD, Arranged, LogicalTensor, arrange
+from verifier.readers import TensorEntry, is_weight_file, read_tensors
+from verifier.walk import walk
+
+from .config import MAX_HIDDEN, MAX_VOCAB, ModelConfig, find_config
+from .errors import NotRun, WrongModel
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_GATE = "model.layers.0.mlp.gate_proj.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy that can be run: its config, completed from the tensors, and where they lie."""
+
+    root: Path
+    config: ModelConfig
+    tensors: dict[str, LogicalTensor]
+
+    @property
+    def paths(self) -> set[str]:
+        """Files that hold the model's tensors."""
+        found = {part.entry.path for tensor in self.tensors.values() for part in tensor.parts}
+        return found | {c.path for tensor in self.tensors.values() for c in tensor.copies}
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all tensors, copies not counted."""
+        return sum(tensor.stored_bytes for tensor in self.tensors.values())
+
+
+def open_copy(root: Path, stand_in: Path | None = None) -> Copy:
+    """Return the model in ``root``; ``stand_in`` is a folder whose config serves if it has none.
+
+    Raises:
+        NotRun: nothing here can be run: no weights, no config, unsupported, unreadable.
+        WrongModel: the tensors are not those that the config describes.
+    """
+    if root.is_file():
+        raise NotRun("a single file cannot be run; give the checkpoint's folder")
+    entries, problems = _headers(root)
+    folders = {entry.path.rpartition("/")[0] for entry in entries}
+    if not entries:
+        raise NotRun(str(problems[0]) if problems else "there is no file with tensors in it")
+    if len(folders) > 1:
+        raise NotRun("weights lie in several folders; give one of them")
+    config = find_config(root, folders.pop(), stand_in)
+    sets, unarranged = arrange(root, entries, config.head_width)
+    problems += unarranged
+    if not sets:
+        raise NotRun(str(problems[0]))
+    chosen = min(sets, key=lambda found: (not found.files[0].endswith(".safetensors"), found.files))
+    return _checked(root, config, chosen, problems)
+
+
+def _headers(root: Path) -> tuple[list[TensorEntry], list[ReadError]]:
+    entries: list[TensorEntry] = []
+    problems: list[ReadError] = []
+    try:
+        listing = walk(root)
+    except VerifierError as error:
+        raise NotRun(str(error).removesuffix(".")) from None
+    for path in sorted(filter(is_weight_file, listing.files)):
+        if path.startswith(".weighbridge/"):
+            continue
+        try:
+            entries += read_tensors(root, path)
+        except ReadError as error:
+            problems.append(error)
+    return entries, problems
+
+
+def _checked(
+    root: Path, config: ModelConfig, found: Arranged, problems: Iterable[ReadError]
+) -> Copy:
+    from .model import shapes
+
+    tensors = {tensor.name: tensor for tensor in found.tensors}
+    config = _completed(config, tensors)
+    expected = shapes(config)
+    missing = sorted(expected.keys() - tensors.keys())
+    for problem in problems:
+        if missing:
+            raise NotRun(str(problem))
+    if missing:
+        raise WrongModel(f"{len(missing)} tensors are missing, the first is {missing[0]}")
+    extra = sorted(tensors.keys() - expected.keys() - {HEAD})
+    if extra:
+        raise WrongModel(f"its config knows no tensor {extra[0][:80]}")
+    for name, shape in expected.items():
+        tensor = tensors[name]
+        if tensor.shape != shape:
+            raise WrongModel(f"{name} is {list(tensor.shape)}, and its config says {list(shape)}")
+        if tensor.dtype not in FLOATS:
+            raise NotRun(f"unsupported type of tensor {name}: {tensor.dtype}")
+        if any(part.entry.count == 0 for part in tensor.parts):
+            raise WrongModel(f"a part of {name} is empty")
+    return Copy(root, config, {name: tensors[name] for name in expected})
+
+
+def _completed(config: ModelConfig, tensors: dict[str, LogicalTensor]) -> ModelConfig:
+    """Fill in what only the tensors tell, within the same bounds."""
+    hidden = config.hidden or _rows(tensors, _GATE, MAX_HIDDEN)
+    vocab = config.vocab or _rows(tensors, HEAD if HEAD in tensors else EMBEDDING, MAX_VOCAB)
+    tied = HEAD not in tensors if config.tied is None else config.tied
+    return replace(config, hidden=hidden, vocab=vocab, tied=tied)
+
+
+def _rows(tensors: dict[str, LogicalTensor], name: str, most: int) -> int:
+    tensor = tensors.get(name)
+    if tensor is None or len(tensor.shape) != 2 or not 1 <= tensor.shape[0] <= most:
+        raise WrongModel(f"{name} is missing or has no usable shape")
+    return tensor.shape[0]
