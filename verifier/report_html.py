@@ -192,7 +192,8 @@ def _file_row(file: Mapping[str, Any]) -> str:
     return (
         f"<tr><td><code>{_text(file['path'])}</code></td>"
         f'<td class="wb-number" data-label="Size">{_size(file.get("size"))}</td>'
-        f'<td data-label="State" class="wb-state wb-{tone}">{escape(status)}</td><td>{_map(file)}</td></tr>'
+        f'<td data-label="State" class="wb-state wb-{tone}">{escape(status)}</td>'
+        f"<td>{_map(file)}</td></tr>"
     )
 
 
