@@ -1,0 +1,157 @@
+"""`python -m inference_check`: make the reference of a checkpoint, or check a copy against one.
+
+Exit status: 0 the copy agrees, is close, or nothing can be said; 1 it disagrees; 2 usage; 3 it was
+not run, or no reference can be made. `--help` does not import torch.
+"""
+
+import argparse
+import json
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+DISAGREES, USAGE, NOT_RUN = 1, 2, 3
+STATUS = {"agrees": 0, "close": 0, "inconclusive": 0, "disagrees": DISAGREES, "not-run": NOT_RUN}
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_SECONDS_BETWEEN = 0.25
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    result = argparse.ArgumentParser(
+        prog="python -m inference_check",
+        description="Run a copy of a checkpoint on fixed token ids and compare its answers.",
+        epilog="Only digests say authentic: this says whether a copy computes alike.",
+    )
+    result.add_argument("path", type=Path, metavar="PATH", help="the checkpoint's folder")
+    task = result.add_mutually_exclusive_group(required=True)
+    task.add_argument("--reference", type=Path, metavar="FILE", help="published reference.json")
+    task.add_argument(
+        "--make-reference", type=Path, metavar="FILE", help="write the reference of PATH to FILE"
+    )
+    result.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    result.add_argument(
+        "--positions", type=_positions, metavar="N", help="token ids (default 32; 64 to make)"
+    )
+    result.add_argument("--memory", type=_size, metavar="SIZE", help="peak memory, like 350MiB")
+    result.add_argument(
+        "--config-from",
+        metavar="DIR",
+        default="none",
+        help="folder whose config serves if PATH has none",
+    )
+    result.add_argument("--rung", metavar="RUNG", help="what the weights are: cast:bf16-rne, …")
+    result.add_argument("--seed", metavar="TEXT", help="draws the token ids of a new reference")
+    result.add_argument("--json", action="store_true", help="print the outcome as JSON")
+    result.add_argument(
+        "--progress-json", action="store_true", help="print progress as JSON lines on stderr"
+    )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    given = parser().parse_args(arguments)
+    # A dump of this process would hold weights.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    try:
+        given.path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a path"
+        return _fail(f"{str(given.path)!a} cannot be opened: {reason}.", USAGE)
+    try:
+        import torch  # noqa: F401 (its absence is told in one sentence)
+    except ImportError:
+        return _fail("torch is not installed; pip install torch.", NOT_RUN)
+    return _make(given) if given.make_reference else _check(given)
+
+
+def _make(given: argparse.Namespace) -> int:
+    from verifier.errors import ReadError
+
+    from .copies import open_copy
+    from .errors import InferenceError
+    from .reference import DEFAULT_SEED, as_text, make_reference
+
+    seed = DEFAULT_SEED if given.seed is None else given.seed
+    if len(seed) > 256:
+        return _fail("--seed is longer than 256 characters.", USAGE)
+    try:
+        copy = open_copy(given.path)
+        content = make_reference(copy, given.positions or 64, seed, _reporter(given.progress_json))
+    except (InferenceError, ReadError) as error:
+        return _fail(f"No reference can be made: {error}.", NOT_RUN)
+    except (MemoryError, RuntimeError) as error:  # torch: failed allocations
+        reason = (str(error).splitlines() or ["not enough memory"])[0][:200]
+        return _fail(f"No reference can be made: {reason}.", NOT_RUN)
+    try:
+        given.make_reference.write_text(as_text(content), encoding="utf-8")
+    except OSError as error:
+        return _fail(f"{given.make_reference} cannot be written: {error.strerror}.", USAGE)
+    return 0
+
+
+def _check(given: argparse.Namespace) -> int:
+    from .check import Options, check
+
+    options = Options(
+        device=given.device,
+        positions=given.positions or 32,
+        memory=given.memory,
+        stand_in=None if given.config_from == "none" else Path(given.config_from),
+        rung=given.rung,
+    )
+    outcome = check(given.path, given.reference, options, _reporter(given.progress_json))
+    sentence = f"{given.path.name!a}: {outcome.status}"
+    sentence += f": {outcome.reason}." if outcome.reason else "."
+    if given.json:
+        print(json.dumps(asdict(outcome), allow_nan=False))
+    else:
+        print(outcome.status)
+        for name, value in outcome.statistics.items():
+            limit = outcome.thresholds.get(name)
+            shown = "not a number" if value is None else f"{value:.2e}"
+            print(f"  {name:<10} {shown}" + (f"   allowed {limit:.1e}" if limit else ""))
+    status = STATUS[outcome.status]
+    return _fail(sentence, status) if status else 0
+
+
+def _reporter(as_json: bool) -> Callable[[int, int], None]:
+    """Return a function that is told of bytes and prints at most four lines a second."""
+    last = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if as_json and (now - last >= _SECONDS_BETWEEN or done == total):
+            last = now
+            line = json.dumps({"stage": "inference", "done": done, "total": total})
+            print(line, file=sys.stderr, flush=True)
+
+    return report
+
+
+def _fail(sentence: str, status: int) -> int:
+    print(sentence, file=sys.stderr)
+    return status
+
+
+def _positions(text: str) -> int:
+    if not re.fullmatch(r"\d{1,3}", text) or not 4 <= int(text) <= 128 or int(text) % 4:
+        raise argparse.ArgumentTypeError("a multiple of 4 from 4 to 128")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,12})\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not found:
+        raise argparse.ArgumentTypeError("a size like 350MiB")
+    return int(found.group(1)) * _UNITS[found.group(2)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

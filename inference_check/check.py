@@ -1,0 +1,110 @@
+"""The check itself: open a copy, ask it what the reference asks, judge, and say so as data."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from verifier.errors import ReadError
+
+from . import compare
+from .answers import GROUP
+from .copies import Copy, open_copy
+from .errors import NotFinite, NotRun, WrongModel
+from .reference import Reference, load_reference
+from .run import check_memory, choose_device, run
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a copy is run. ``memory`` is the peak of the whole process, bytes, None for any.
+
+    ``stand_in`` is a folder whose config serves where the copy has none; ``rung`` is what the
+    weights check named (``cast:bf16-rne``, ``quantized:Q4_0``), else None.
+    """
+
+    device: str = "auto"
+    positions: int = 32
+    memory: int | None = None
+    stand_in: Path | None = None
+    rung: str | None = None
+
+
+@dataclass(slots=True)
+class Check:
+    """The outcome: the ``inference`` object of a report."""
+
+    status: str = "not-run"
+    reason: str = ""
+    device: str | None = None
+    dtype: str = "float32"
+    positions: int = 0
+    statistics: dict[str, Any] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    per_position: list[float | None] = field(default_factory=list)
+    layers: list[dict[str, Any]] = field(default_factory=list)
+    first_layer: str | None = None
+    prompts: dict[str, Any] = field(default_factory=dict)
+    bytes_read: int = 0
+    seconds: float = 0.0
+
+
+def check(path: Path, reference: Path, options: Options, progress: Progress) -> Check:
+    """Run the copy in ``path`` against the reference file; every outcome is a ``Check``."""
+    started = time.monotonic()
+    outcome = Check()
+    try:
+        _check(path, reference, options, progress, outcome)
+    except NotFinite as error:
+        outcome.status, outcome.reason, outcome.first_layer = "disagrees", str(error), error.place
+    except WrongModel as error:
+        outcome.status, outcome.reason = "disagrees", str(error)
+    except (NotRun, ReadError) as error:
+        outcome.status, outcome.reason = "not-run", str(error)
+    except (MemoryError, torch.OutOfMemoryError):
+        outcome.status, outcome.reason = "not-run", "there is not enough memory for it here"
+    except RuntimeError as error:  # torch reports CUDA faults and failed allocations so
+        lines = str(error).splitlines() or ["no reason was given"]
+        outcome.status, outcome.reason = "not-run", f"torch failed: {lines[0][:200]}"
+    outcome.seconds = round(time.monotonic() - started, 3)
+    return outcome
+
+
+def _check(path: Path, file: Path, options: Options, progress: Progress, outcome: Check) -> None:
+    reference = load_reference(file)
+    positions = min(options.positions, len(reference.tokens)) // GROUP * GROUP
+    if positions < GROUP:
+        raise NotRun(f"at least {GROUP} positions are needed")
+    device = choose_device(options.device)
+    outcome.device, outcome.positions = str(device), positions
+    outcome.prompts = {"seed": reference.seed, "tokens": list(reference.tokens[:positions])}
+    copy = open_copy(path, options.stand_in)
+    _check_size(copy, reference)
+    if options.memory is not None:
+        check_memory(copy, positions, options.memory)
+    ran = run(copy, reference.questions(positions), device=device, report=progress)
+    outcome.bytes_read = ran.bytes_read
+    published = compare.first_positions(reference.answers, positions)
+    found = compare.distances(published, ran.answers)
+    judged = compare.judge(reference, found, options.rung)
+    outcome.status, outcome.reason = judged.status, judged.reason
+    outcome.first_layer = judged.first_layer
+    outcome.statistics = compare.statistics(found)
+    outcome.thresholds = dict.fromkeys(found.worst, judged.threshold)
+    outcome.per_position = [compare.finite_or_none(value) for value in found.positions]
+    outcome.layers = compare.layer_rows(found, judged.layer_thresholds)
+
+
+def _check_size(copy: Copy, reference: Reference) -> None:
+    for what, own, published in (
+        ("layers", copy.config.layers, reference.layers),
+        ("channels", copy.config.width, reference.width),
+        ("tokens in its vocabulary", copy.config.vocab, reference.vocab),
+    ):
+        if own != published:
+            raise WrongModel(f"it has {own} {what}, and the published model has {published}")

@@ -1,0 +1,179 @@
+"""The published answers of a checkpoint: made from the official weights, signed with the manifest.
+
+    {"schema": 1, "family", "layers", "width", "vocab", "seed", "tokens": […],
+     "logsumexp", "std", "ids", "logits", "sketch", "activations",    base64, little-endian
+     "eps64": …, "layers_eps64": […]}
+
+The answers are those of fp64. ``eps64`` is how far fp32 is from them on this very model, measured
+when the reference is made: what another machine, layout or order of sums may differ by grows with
+it, and so do the thresholds (compare.py). Some tens of kilobytes.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verifier import strict_json
+from verifier.errors import ManifestError
+
+from .answers import GROUP, LAYER_SKETCH, SKETCH, Answers
+from .compare import distances
+from .config import LONGEST, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH
+from .copies import Copy
+from .errors import NotRun
+from .run import LEADING, Questions, Report, run
+from .signs import token_ids
+
+SCHEMA = 1
+MAX_BYTES = 16 << 20
+MAX_SEED = 256
+DEFAULT_SEED = "weighbridge reference 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A published reference, its lengths checked against each other."""
+
+    layers: int
+    width: int
+    vocab: int
+    seed: str
+    tokens: tuple[int, ...]
+    answers: Answers
+    eps64: float
+    layers_eps64: tuple[float, ...]
+
+    def questions(self, positions: int) -> Questions:
+        """Return what to ask a copy about the first ``positions`` positions."""
+        return Questions(self.seed, self.tokens[:positions], self.answers.ids[:positions])
+
+
+def make_reference(copy: Copy, positions: int, seed: str, report: Report) -> dict[str, Any]:
+    """Run the official weights in fp64 and in fp32 and return the content of reference.json.
+
+    Raises:
+        NotFinite: the weights give NaN or Infinity.
+        ReadError: a file cannot be read.
+    """
+    config = copy.config
+    vocab = config.vocab or 0
+    tokens = tuple(token_ids(seed, positions, vocab))
+    cpu = torch.device("cpu")
+
+    def first_half(done: int, total: int) -> None:
+        report(done, 2 * total)
+
+    def second_half(done: int, total: int) -> None:
+        report(total + done, 2 * total)
+
+    exact = run(
+        copy, Questions(seed, tokens), device=cpu, dtype=torch.float64, report=first_half
+    ).answers
+    asked = Questions(seed, tokens, exact.ids)
+    single = run(copy, asked, device=cpu, dtype=torch.float32, report=second_half).answers
+    found = distances(exact, single)
+    return {
+        "schema": SCHEMA,
+        "family": config.family,
+        "layers": config.layers,
+        "width": config.width,
+        "vocab": vocab,
+        "seed": seed,
+        "tokens": list(tokens),
+        "logsumexp": _pack(exact.logsumexp),
+        "std": _pack(exact.std),
+        "ids": _pack(exact.ids),
+        "logits": _pack(exact.logits),
+        "sketch": _pack(exact.sketch),
+        "activations": _pack(exact.layers),
+        "eps64": max(found.worst.values()),
+        "layers_eps64": found.layers,
+    }
+
+
+def load_reference(path: Path) -> Reference:
+    """Read reference.json.
+
+    Raises:
+        NotRun: it cannot be read, or is not a reference that this version understands.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        content = strict_json.loads(data, "the reference", max_bytes=MAX_BYTES)
+    except OSError as error:
+        raise NotRun(f"the reference cannot be read: {error.strerror}") from None
+    except ManifestError as error:
+        raise NotRun(str(error).removesuffix(".")) from None
+    try:
+        return _understand(content)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        raise NotRun("the reference is not one that this version understands") from None
+
+
+def as_text(reference: Mapping[str, Any]) -> str:
+    """Return reference.json, the same text for the same content."""
+    return json.dumps(reference, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _understand(content: Mapping[str, Any]) -> Reference:
+    tokens, seed = content["tokens"], content["seed"]
+    layers = _between(content["layers"], 1, MAX_LAYERS)
+    vocab = _between(content["vocab"], 1, MAX_VOCAB)
+    seq = _between(len(tokens), GROUP, LONGEST)
+    leading = min(LEADING, vocab)
+    if content["schema"] != SCHEMA or not isinstance(seed, str) or len(seed) > MAX_SEED:
+        raise ValueError("schema or seed")
+    ids = _unpack(content["ids"], "<i4", seq, leading).long()
+    for token in (*tokens, int(ids.min()), int(ids.max())):
+        _between(token, 0, vocab - 1)
+    answers = Answers(
+        vocab=vocab,
+        logsumexp=_unpack(content["logsumexp"], "<f4", seq),
+        std=_unpack(content["std"], "<f4", seq),
+        ids=ids,
+        logits=_unpack(content["logits"], "<f4", seq, leading),
+        best=ids[:, 0],
+        sketch=_unpack(content["sketch"], "<f4", seq, SKETCH),
+        layers=_unpack(content["activations"], "<f4", layers + 1, seq // GROUP, LAYER_SKETCH + 1),
+    )
+    eps = [float(e) for e in (content["eps64"], *content["layers_eps64"])]
+    if len(eps) != layers + 2 or not all(0 <= e < math.inf for e in eps):
+        raise ValueError("eps64")
+    return Reference(
+        layers=layers,
+        width=_between(content["width"], 1, MAX_WIDTH),
+        vocab=vocab,
+        seed=seed,
+        tokens=tuple(tokens),
+        answers=answers,
+        eps64=eps[0],
+        layers_eps64=tuple(eps[1:]),
+    )
+
+
+def _between(value: object, least: int, most: int) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError("out of bounds")
+    return value
+
+
+def _pack(values: Tensor) -> str:
+    kind = "<f4" if values.dtype.is_floating_point else "<i4"
+    return base64.b64encode(values.numpy().astype(kind).tobytes()).decode()
+
+
+def _unpack(text: str, kind: str, *shape: int) -> Tensor:
+    values = np.frombuffer(base64.b64decode(text, validate=True), kind).reshape(shape)
+    found = torch.from_numpy(values.astype("f8" if kind == "<f4" else "i8"))
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError("not finite")
+    return found
