@@ -47,12 +47,14 @@ def read_tensors(root: Path, path: str) -> list[TensorEntry]:
         complaint = _not_tensors(start)
         if complaint:
             raise ReadError(path, complaint)
+        named_so = PurePosixPath(path).suffix.lower() == ".safetensors"
+        # A header's length may begin with any byte, that of a pickle too; its JSON cannot.
+        if start[8:9] == b"{" or (named_so and not pth.is_zip(start)):
+            return safetensors.read(source)
         if pth.is_zip(start):
             return pth.read_zip(source)
         if pth.is_legacy(start):
             return pth.read_legacy(source)
-        if PurePosixPath(path).suffix.lower() == ".safetensors":
-            return safetensors.read(source)
         raise ReadError(path, "it is neither a PyTorch nor a safetensors file")
 
 
