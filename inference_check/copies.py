@@ -9,7 +9,7 @@ from pathlib import Path
 
 from verifier.errors import ReadError, VerifierError
 from verifier.layouts import EMBEDDING, HEAD, Arranged, LogicalTensor, arrange
-from verifier.readers import TensorEntry, is_weight_file, read_tensors
+from verifier.readers import TensorEntry, index, is_weight_file, read_tensors
 from verifier.walk import walk
 
 from .config import MAX_HIDDEN, MAX_VOCAB, ModelConfig, find_config
@@ -30,8 +30,7 @@ class Copy:
     @property
     def paths(self) -> set[str]:
         """Files that hold the model's tensors."""
-        found = {part.entry.path for tensor in self.tensors.values() for part in tensor.parts}
-        return found | {c.path for tensor in self.tensors.values() for c in tensor.copies}
+        return set().union(*(tensor.paths for tensor in self.tensors.values()))
 
     @property
     def stored_bytes(self) -> int:
@@ -93,6 +92,7 @@ def _checked(
         if missing:
             raise NotRun(str(problem))
     if missing:
+        _refuse_incomplete(root, found)
         raise WrongModel(f"{len(missing)} tensors are missing, the first is {missing[0]}")
     extra = sorted(tensors.keys() - expected.keys() - {HEAD})
     if extra:
@@ -106,6 +106,18 @@ def _checked(
         if any(part.entry.count == 0 for part in tensor.parts):
             raise WrongModel(f"a part of {name} is empty")
     return Copy(root, config, {name: tensors[name] for name in expected})
+
+
+def _refuse_incomplete(root: Path, found: Arranged) -> None:
+    """Raise NotRun if the copy's own index names a shard that is not there."""
+    prefix = f"{found.folder}/" if found.folder else ""
+    try:
+        placed = index.read(root, f"{prefix}model.safetensors.index.json")
+    except ReadError:
+        return
+    absent = sorted({shard for shard in placed.values() if prefix + shard not in found.files})
+    if absent:
+        raise NotRun(f"the copy is incomplete: {absent[0]} is missing")
 
 
 def _completed(config: ModelConfig, tensors: dict[str, LogicalTensor]) -> ModelConfig:

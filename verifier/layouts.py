@@ -86,6 +86,11 @@ class LogicalTensor:
     copies: tuple[TensorEntry, ...] = ()
 
     @property
+    def paths(self) -> set[str]:
+        """Files that hold a part or a copy of it."""
+        return {part.entry.path for part in self.parts} | {copy.path for copy in self.copies}
+
+    @property
     def stored_bytes(self) -> int:
         """Bytes of the parts, copies not counted."""
         return sum(part.entry.end - part.entry.start for part in self.parts)

@@ -74,7 +74,7 @@ def make(root: Path, files: Sequence[str], secret: bytes) -> dict[str, Any]:
     seed = hmac.new(secret, b"wb-sketch-v1", hashlib.sha256).digest()
     tensors: dict[str, Any] = {}
     for name, tensor in published_names(sets).items():
-        with blocks.Files(root, {part.entry.path for part in tensor.parts}) as opened:
+        with blocks.Files(root, tensor.paths) as opened:
             made = sketch_of(name, tensor, blocks.stream(opened, tensor), seed)
         if made is not None:
             tensors[name] = {

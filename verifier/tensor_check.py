@@ -51,8 +51,7 @@ class TensorCheck:
         Raises:
             ReadError: its file cannot be read, or copies in several parts do not agree.
         """
-        paths = {part.entry.path for part in tensor.parts} | {c.path for c in tensor.copies}
-        with blocks.Files(self.root, paths) as files:
+        with blocks.Files(self.root, tensor.paths) as files:
             return self._look_at(name, tensor, files)
 
     def _look_at(self, name: str, tensor: LogicalTensor, files: blocks.Files) -> dict[str, Any]:

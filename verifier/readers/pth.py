@@ -26,7 +26,7 @@ from .source import Source
 
 MAX_PICKLE = 32 << 20
 MAX_DEPTH = 100
-MAX_NODES = 1_000_000
+MAX_NODES = 400_000
 MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little") + b"."
 
