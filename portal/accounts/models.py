@@ -1,0 +1,146 @@
+"""Who somebody is, and how we know: users, identity evidence, API tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import string
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import PermissionsMixin
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Lower
+from django.utils.timezone import now
+
+TOKEN_ALPHABET = string.ascii_letters + string.digits
+TOKEN_PREFIX = "hf_"  # noqa: S105 - the shape that every Hugging Face client sends unchanged
+TOKEN_LENGTH = 40
+
+
+class UserManager(BaseUserManager["User"]):
+    """Makes people, known by their e-mail address."""
+
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> User:
+        """Make a user; without ``password`` they can sign in only after resetting it.
+
+        Raises:
+            ValueError: ``email`` is empty.
+        """
+        if not email:
+            raise ValueError("A user needs an e-mail address.")
+        user = self.model(email=self.normalize_email(email), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
+        """Make an operator of this portal. Being one opens no checkpoint."""
+        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+
+    def get_by_natural_key(self, username: str | None) -> User:
+        return self.get(email__iexact=username)
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """A person, known by e-mail."""
+
+    email = models.EmailField(unique=True, error_messages={"unique": "This address is in use."})
+    name = models.CharField(max_length=200, blank=True)
+    is_active = models.BooleanField(default=True)
+    is_staff = models.BooleanField(default=False, help_text="May sign in to the admin.")
+    joined_at = models.DateTimeField(default=now)
+
+    USERNAME_FIELD = "email"
+    REQUIRED_FIELDS: list[str] = []
+    objects = UserManager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(Lower("email"), name="one_user_per_address_in_any_case")
+        ]
+
+    def __str__(self) -> str:
+        return self.email
+
+    @property
+    def actor(self) -> str:
+        """The opaque id by which the audit knows this person."""
+        return f"user:{self.pk}"
+
+
+class IdentityEvidence(models.Model):
+    """One thing that is known of a person's identity, and where it comes from."""
+
+    class Kind(models.TextChoices):
+        EMAIL = "email", "e-mail address confirmed"
+        OPERATOR = "operator", "attested by an operator"
+
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="evidence")
+    kind = models.CharField(max_length=20, choices=Kind)
+    value = models.CharField(max_length=300)
+    source = models.CharField(max_length=300)
+    by = models.CharField(max_length=100, help_text="the audit's id of who brought it")
+    asserted_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "identity evidence"
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}: {self.value}"
+
+
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def in_force(self, at: datetime) -> ApiTokenQuerySet:
+        """Tokens that open something at ``at``: neither expired nor revoked, of an active user."""
+        return self.filter(
+            Q(expires_at=None) | Q(expires_at__gt=at), revoked_at=None, user__is_active=True
+        )
+
+    def of_secret(self, secret: str) -> ApiTokenQuerySet:
+        """The token whose secret is ``secret``, as at most one row."""
+        return self.filter(digest=ApiToken.digest_of(secret))
+
+
+class ApiToken(models.Model):
+    """A bearer token: only its SHA-256 is kept; the secret is shown once, when it is made."""
+
+    class Scope(models.TextChoices):
+        READ = "read", "read what a download needs, without the bytes"
+        DOWNLOAD = "download", "download checkpoints under a grant"
+        VERIFY = "verify", "ask for checks of copies"
+
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="tokens")
+    name = models.CharField(max_length=100, blank=True)
+    digest = models.CharField(max_length=64, unique=True)
+    hint = models.CharField(max_length=12, help_text="the secret's first letters, to tell tokens apart")
+    scopes = models.JSONField(default=list)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    objects = ApiTokenQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created_at"]
+        verbose_name = "API token"
+
+    def __str__(self) -> str:
+        return f"{self.hint}…"
+
+    def allows(self, scope: str) -> bool:
+        """Whether this token was made for ``scope``; `download` includes `read`."""
+        return scope in self.scopes or (scope == "read" and "download" in self.scopes)
+
+    @staticmethod
+    def new_secret() -> str:
+        """Draw a secret: `hf_` and 40 letters and digits, 238 bits."""
+        return TOKEN_PREFIX + "".join(secrets.choice(TOKEN_ALPHABET) for _ in range(TOKEN_LENGTH))
+
+    @staticmethod
+    def digest_of(secret: str) -> str:
+        """Return what is stored of ``secret``. It is drawn at random, so it needs no slow hash."""
+        return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,14 @@
+"""The site's addresses, by app in the order of the story."""
+
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("account/", include("portal.accounts.urls")),
+    path("account/", include("allauth.account.urls")),
+    path("", include("portal.access.urls")),
+    path("", include("portal.delivery.urls")),
+    path("", include("portal.verification.urls")),
+    path("", include("portal.overview.urls")),
+]
