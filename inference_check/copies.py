@@ -32,10 +32,17 @@ class Copy:
         """Files that hold the model's tensors."""
         return set().union(*(tensor.paths for tensor in self.tensors.values()))
 
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of all tensors, copies not counted."""
-        return sum(tensor.stored_bytes for tensor in self.tensors.values())
+    def bytes_to_read(self, positions: int) -> int:
+        """Return the bytes that a run reads: all but an embedding of which only rows are used."""
+        whole = {
+            part.entry
+            for name, tensor in self.tensors.items()
+            for part in tensor.parts
+            if self.config.tied or name != EMBEDDING
+        }
+        whole |= {copy for tensor in self.tensors.values() for copy in tensor.copies}
+        rows = self.tensors[EMBEDDING].stored_bytes // self.tensors[EMBEDDING].shape[0]
+        return sum(entry.end - entry.start for entry in whole) + positions * rows
 
 
 def open_copy(root: Path, stand_in: Path | None = None) -> Copy:

@@ -99,12 +99,12 @@ def run(
     highest = max(max(tokens), int(asked.max()) if asked is not None else 0)
     if highest >= vocab:
         raise WrongModel(f"its vocabulary of {vocab:,} is not the published one")
-    done, total = 0, copy.stored_bytes
+    done, total = 0, copy.bytes_to_read(len(tokens))
 
     def tick(count: int) -> None:
         nonlocal done
         done += count
-        report(min(done, total), total)
+        report(done, total)
 
     with Files(copy.root, copy.paths) as files:
         weights = Weights(copy.tensors, files, device=device, dtype=dtype, tick=tick)

@@ -62,8 +62,8 @@ class Shape:
             raise ValueError("width must be heads times an even number")
         if self.heads % self.kv_heads:
             raise ValueError("heads must be a multiple of kv-heads")
-        if parts < 1 or any(n % parts for n in (self.kv_heads, self.hidden, self.vocab)):
-            raise ValueError("kv-heads, hidden and vocab must be multiples of parts")
+        if parts < 1:
+            raise ValueError("there must be at least one part")
 
 
 def make_checkpoint(
@@ -199,10 +199,10 @@ def write_meta(folder: Path, weights: Weights, shape: Shape, parts: int = 2) -> 
     """Write Meta's original layout: consolidated parts, params.json and checklist.chk.
 
     Raises:
-        ValueError: the width cannot be cut into ``parts``.
+        ValueError: the matrices cannot be cut into ``parts``.
     """
-    if shape.width % parts:
-        raise ValueError("width must be a multiple of parts")
+    if any(n % parts for n in (shape.width, shape.kv_heads, shape.hidden, shape.vocab)):
+        raise ValueError("width, kv-heads, hidden and vocab must be multiples of parts")
     names: dict[str, tuple[str, int | None]] = {
         "tok_embeddings.weight": ("model.embed_tokens.weight", 1),
         "norm.weight": ("model.norm.weight", None),
