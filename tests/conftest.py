@@ -79,7 +79,7 @@ def family(db, at):
 def checkpoint(family, at):
     """A checkpoint whose two shards lie in the store: `a.bin`, 100,000 bytes, and `config.json`."""
     from portal.catalog.models import Checkpoint, Shard
-    from portal.storage import store
+    from portal.storage.stores import store
 
     made = Checkpoint.objects.create(
         family=family,

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from portal.access.models import Acceptance, AccessRequest, Decision, FormVersion
+from portal.access.questions import DEFAULT_QUESTIONS
 from portal.accounts.models import User
 from portal.accounts.people import has_confirmed_address
 from portal.audit.chain import record
@@ -31,6 +32,17 @@ def may_apply(user: User, family: Family, at: datetime) -> str:
     return ""
 
 
+def current_form(family: Family, *, at: datetime) -> FormVersion:
+    """Return the newest version of the family's form, made with default questions if there is none."""
+    newest = FormVersion.objects.filter(family=family).order_by("-version").first()
+    if newest:
+        return newest
+    made, _ = FormVersion.objects.get_or_create(
+        family=family, version=1, defaults={"questions": DEFAULT_QUESTIONS, "created_at": at}
+    )
+    return made
+
+
 @transaction.atomic
 def begin(user: User, family: Family, *, at: datetime) -> AccessRequest:
     """Return the person's open request for ``family``, begun as a draft if there is none.
@@ -45,7 +57,7 @@ def begin(user: User, family: Family, *, at: datetime) -> AccessRequest:
         return found
     if reason := may_apply(user, family, at):
         raise ApplicationError(reason)
-    form_version = FormVersion.objects.filter(family=family).latest("version")
+    form_version = current_form(family, at=at)
     try:
         with transaction.atomic():
             request = AccessRequest.objects.create(

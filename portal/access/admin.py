@@ -1,0 +1,287 @@
+"""The reviewer's desk in Django admin. Facts are read-only; what a reviewer does is a form and one
+call of a verb of `decisions.py`."""
+
+from collections.abc import Callable
+from datetime import datetime, time
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.timezone import make_aware, now
+from django.utils.timesince import timesince
+
+from portal.access import decisions
+from portal.access.models import Acceptance, AccessRequest, Decision, FormVersion, Grant
+from portal.audit.admin import ReadOnlyAdmin
+from portal.audit.models import Event
+
+MOST_AT_ONCE = 200
+
+
+class ReasonForm(forms.Form):
+    """The reason that the applicant reads."""
+
+    reason = forms.CharField(
+        label="Reason",
+        widget=forms.Textarea(attrs={"rows": 5, "cols": 70}),
+        max_length=decisions.LONGEST_REASON,
+        help_text="The applicant reads this, word for word.",
+    )
+
+
+class ApprovalForm(ReasonForm):
+    """A reason, and the last day of the grant."""
+
+    until = forms.DateField(
+        label="Access ends after",
+        widget=forms.DateInput(attrs={"type": "date"}),
+        help_text="The last day, in UTC.",
+    )
+
+    def clean_until(self) -> datetime:
+        """Return the last moment of the day."""
+        until = make_aware(datetime.combine(self.cleaned_data["until"], time.max))
+        if until <= now():
+            raise forms.ValidationError("This day has passed; choose a later one.")
+        return until
+
+
+Decide = Callable[..., object]
+# address → (heading, what the button says, form, verb)
+VERBS: dict[str, tuple[str, str, type[forms.Form], Decide]] = {
+    "approve": ("Approve", "Approve and begin the grant", ApprovalForm, decisions.approve),
+    "return": ("Return for changes", "Return to the applicant", ReasonForm, decisions.return_),
+    "reject": ("Reject", "Reject", ReasonForm, decisions.reject),
+}
+
+
+class StatusFilter(admin.SimpleListFilter):
+    """Shows who waits, unless another state is asked for."""
+
+    title = "state"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("all", "All"), *AccessRequest.Status.choices]
+
+    def choices(self, changelist: Any) -> Any:
+        yield {
+            "selected": self.value() is None,
+            "query_string": changelist.get_query_string(remove=[self.parameter_name]),
+            "display": "Waiting, oldest first",
+        }
+        for value, label in self.lookup_choices:
+            yield {
+                "selected": self.value() == value,
+                "query_string": changelist.get_query_string({self.parameter_name: value}),
+                "display": label,
+            }
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        if self.value() is None:
+            return queryset.filter(status=AccessRequest.Status.SUBMITTED)
+        return queryset if self.value() == "all" else queryset.filter(status=self.value())
+
+
+@admin.register(AccessRequest)
+class AccessRequestAdmin(ReadOnlyAdmin):
+    """The queue, the page of one request, and the decisions on one or many."""
+
+    list_display = ("number", "applicant", "family", "wanted", "state", "age")
+    list_filter = (StatusFilter, "family")
+    search_fields = ("applicant__email", "applicant__name")
+    list_select_related = ("applicant", "family")
+    ordering = ("submitted_at", "pk")
+    actions = ("approve_many", "return_many", "reject_many")
+    change_form_template = "admin/access/review.html"
+    list_per_page = 50
+
+    @admin.display(description="Request", ordering="pk")
+    def number(self, request: AccessRequest) -> str:
+        return str(request)
+
+    @admin.display(description="Checkpoints")
+    def wanted(self, request: AccessRequest) -> str:
+        return ", ".join(f"{c.variant}@{c.version}" for c in request.checkpoints.all())
+
+    @admin.display(description="State", ordering="status")
+    def state(self, request: AccessRequest) -> str:
+        return request.get_status_display()
+
+    @admin.display(description="Waiting", ordering="submitted_at")
+    def age(self, request: AccessRequest) -> str:
+        if request.status != AccessRequest.Status.SUBMITTED or not request.submitted_at:
+            return "–"
+        return timesince(request.submitted_at)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AccessRequest]:
+        drafts = AccessRequest.Status.DRAFT
+        every = super().get_queryset(request).exclude(status=drafts)
+        return every.prefetch_related("checkpoints__family")
+
+    def has_decide_permission(self, request: HttpRequest) -> bool:
+        """Whether this person decides; Django asks it for each action that wants `decide`."""
+        return request.user.has_perm("access.decide_request")
+
+    def get_urls(self) -> list[URLPattern]:
+        return [
+            path(
+                "<int:pk>/decide/<str:verb>/",
+                self.admin_site.admin_view(self.decide_view),
+                name="access_accessrequest_decide",
+            ),
+            *super().get_urls(),
+        ]
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Show the whole application; reading it is an event like any other."""
+        application = self.get_object(request, object_id) if object_id else None
+        context = extra_context or {}
+        if application is not None:
+            waiting = AccessRequest.objects.waiting()
+            context |= {
+                "application": application,
+                "answers": application.asked_and_answered(),
+                "wanted": application.checkpoints.all(),
+                "evidence": application.applicant.evidence.order_by("asserted_at"),
+                "acceptances": application.applicant.acceptances.filter(
+                    terms__family=application.family
+                ).select_related("terms"),
+                "earlier": application.applicant.requests.exclude(pk=application.pk)
+                .exclude(status=AccessRequest.Status.DRAFT)
+                .select_related("family"),
+                "decisions": application.decisions.select_related("by"),
+                "grants": Grant.objects.filter(decision__request=application).select_related(
+                    "checkpoint__family"
+                ),
+                "history": Event.objects.filter(subject=application.subject).order_by("seq"),
+                "verbs": [(name, verb[0]) for name, verb in VERBS.items()],
+                "may_decide": self.has_decide_permission(request)
+                and application.status == AccessRequest.Status.SUBMITTED,
+                "next": waiting.exclude(pk=application.pk).first(),
+                "title": f"{application}: {application.family}",
+            }
+        return super().changeform_view(request, object_id, form_url, context)
+
+    def decide_view(self, request: HttpRequest, pk: int, verb: str) -> HttpResponse:
+        """Ask for the reason; on POST, decide and return to the queue."""
+        if verb not in VERBS or not self.has_decide_permission(request):
+            raise PermissionDenied
+        application = get_object_or_404(self.get_queryset(request), pk=pk)
+        return self._decide(request, [application], verb, reverse("admin:access_accessrequest_changelist"))
+
+    @admin.action(description="Approve the selected requests", permissions=["decide"])
+    def approve_many(self, request: HttpRequest, chosen: QuerySet) -> HttpResponse:
+        return self._decide(request, list(chosen[:MOST_AT_ONCE]), "approve", "")
+
+    @admin.action(description="Return the selected requests for changes", permissions=["decide"])
+    def return_many(self, request: HttpRequest, chosen: QuerySet) -> HttpResponse:
+        return self._decide(request, list(chosen[:MOST_AT_ONCE]), "return", "")
+
+    @admin.action(description="Reject the selected requests", permissions=["decide"])
+    def reject_many(self, request: HttpRequest, chosen: QuerySet) -> HttpResponse:
+        return self._decide(request, list(chosen[:MOST_AT_ONCE]), "reject", "")
+
+    def _decide(
+        self, request: HttpRequest, chosen: list[AccessRequest], verb: str, after: str
+    ) -> HttpResponse:
+        """Ask once for the reason, then decide on each of ``chosen`` by itself."""
+        heading, button, form_class, decide = VERBS[verb]
+        asked = request.method == "POST" and "decide" in request.POST
+        form = form_class(request.POST if asked else None)
+        if form.is_valid():
+            at = now()
+            results = decisions.decide_each(
+                chosen,
+                lambda application: decide(
+                    application, by=request.user, at=at, **form.cleaned_data
+                ),
+            )
+            for result in results:
+                level = messages.ERROR if result.error else messages.SUCCESS
+                self.message_user(
+                    request, f"{result.request}: {result.error or heading.lower() + ', done.'}", level
+                )
+            return redirect(after or request.get_full_path())
+        context = self.admin_site.each_context(request) | {
+            "title": heading,
+            "button": button,
+            "form": form,
+            "chosen": chosen,
+            "action": f"{verb}_many",
+            "opts": self.model._meta,
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/access/decide.html", context)
+
+
+@admin.register(Grant)
+class GrantAdmin(ReadOnlyAdmin):
+    """Grants, and the form that revokes one."""
+
+    list_display = ("__str__", "grantee", "checkpoint", "starts_at", "expires_at", "revoked_at")
+    list_filter = ("checkpoint__family",)
+    search_fields = ("grantee__email",)
+    list_select_related = ("grantee", "checkpoint__family")
+    readonly_fields = ("revoking",)
+    exclude = ()
+
+    @admin.display(description="Revoke")
+    def revoking(self, grant: Grant) -> str:
+        if grant.revoked_at:
+            return "revoked"
+        return format_html(
+            '<a href="{}">Revoke this grant…</a>', reverse("admin:access_grant_revoke", args=[grant.pk])
+        )
+
+    def get_urls(self) -> list[URLPattern]:
+        return [
+            path(
+                "<int:pk>/revoke/",
+                self.admin_site.admin_view(self.revoke_view),
+                name="access_grant_revoke",
+            ),
+            *super().get_urls(),
+        ]
+
+    def revoke_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Ask for the reason; on POST, revoke and return to the grant."""
+        if not request.user.has_perm("access.decide_request"):
+            raise PermissionDenied
+        grant = get_object_or_404(Grant, pk=pk)
+        form = ReasonForm(request.POST or None)
+        if form.is_valid():
+            try:
+                decisions.revoke(grant, by=request.user, at=now(), **form.cleaned_data)
+            except decisions.DecisionError as error:
+                self.message_user(request, str(error), messages.ERROR)
+            else:
+                self.message_user(request, f"{grant} is revoked.", messages.SUCCESS)
+            return redirect("admin:access_grant_change", pk)
+        context = self.admin_site.each_context(request) | {
+            "title": f"Revoke {grant} for {grant.checkpoint}",
+            "button": "Revoke",
+            "form": form,
+            "chosen": [grant],
+            "opts": self.model._meta,
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/access/decide.html", context)
+
+
+@admin.register(Decision, Acceptance, FormVersion)
+class FactAdmin(ReadOnlyAdmin):
+    """Facts: written once, shown here."""
