@@ -93,7 +93,8 @@ def round_to(kind: str, values: Tensor) -> Tensor:
     """Return fp32 ``values`` in the 16-bit type of a rounding, NaN as that type's usual one."""
     if kind == "bf16-trunc":
         values = (values.view(torch.int32) & _UPPER_HALF).view(torch.float32)
-    return _one_nan(values.to(_ROUNDING_TYPE[kind]))
+    rounded = values.to(_ROUNDING_TYPE[kind])
+    return _one_nan(rounded) if bool(values.sum().isnan()) else rounded
 
 
 def _prefix(name: str, shape: tuple[int, ...], kind: str) -> bytes:
@@ -106,8 +107,9 @@ def _is_varied(values: Tensor) -> bool:
 
 def _one_nan(values: Tensor) -> Tensor:
     """Return ``values`` with every NaN made the same one; conversions differ in the payload."""
-    odd = values.isnan()
-    return values.masked_fill(odd, float("nan")) if bool(odd.any()) else values
+    if not bool(values.sum().isnan()):  # a sum is cheap, and NaN if any entry is (or ±∞ meet)
+        return values
+    return values.masked_fill(values.isnan(), float("nan"))
 
 
 def _same(rounded: Tensor, values: Tensor) -> bool:

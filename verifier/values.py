@@ -10,7 +10,9 @@ Importing this module does not import torch; its functions do.
 """
 
 import importlib.util
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from .progress import Progress
 from .readers import TensorEntry, is_weight_file, read_tensors
 
 SCHEMA = 1
+MAX_THREADS = 8
 KINDS = ("exact", "bf16-rne", "bf16-trunc", "fp16-rne")
 TELLING_MATRICES = 3
 """Official matrices that a copy must hold whole to be called derived, whatever the rest is."""
@@ -69,14 +72,25 @@ def describe(root: Path, files: Sequence[str], progress: Progress) -> dict[str, 
     named = layouts.published_names(sets)
     total, done = sum(tensor.stored_bytes for tensor in named.values()), 0
     rows = []
-    with blocks.Files(root, {entry.path for entry in entries}) as opened:
-        for name, tensor in named.items():
-            found = value_digests.digest_values(
-                name, tensor.shape, KINDS, blocks.stream(opened, tensor)
-            )
-            rows.append(_row(name, tensor, found.digests))
-            done += tensor.stored_bytes
-            progress("weights", done, total)
+    with (
+        blocks.Files(root, {entry.path for entry in entries}) as opened,
+        ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS)) as pool,
+    ):
+
+        def digest(item: tuple[str, LogicalTensor]) -> dict[str, Any]:
+            name, tensor = item
+            stream = blocks.stream(opened, tensor)
+            found = value_digests.digest_values(name, tensor.shape, KINDS, stream)
+            return _row(name, tensor, found.digests)
+
+        try:
+            for tensor, row in zip(named.values(), pool.map(digest, named.items()), strict=True):
+                rows.append(row)
+                done += tensor.stored_bytes
+                progress("weights", done, total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
         for row in rows:
             tied = _tied_to(row["name"], named, rows, opened)
             if tied:
