@@ -1,3 +1,12 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from portal.delivery import views
+from portal.delivery.api import api
+
+urlpatterns = [
+    path("access/", views.my_access_view, name="my-access"),
+    path("access/<int:grant>/urls/", views.urls_view, name="urls"),
+    path("d/<int:grant>/<int:shard>/<path:name>", views.shard_view, name="shard"),
+    path("manifests/<path:name>/files/<path:path>", views.manifest_view, name="manifest"),
+    path("api/v1/", api.urls),
+]

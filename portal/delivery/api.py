@@ -1,0 +1,137 @@
+"""The API, version 1: signed URLs for whoever has a token. Errors are problem details (RFC 9457)."""
+
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.timezone import now
+from ninja import NinjaAPI, Schema
+from ninja.errors import AuthenticationError, ValidationError
+from ninja.security import HttpBearer
+
+from portal.accounts import tokens
+from portal.accounts.models import ApiToken
+from portal.catalog.models import Checkpoint, CheckpointNameError
+from portal.delivery.issuing import IssueError, issue
+
+MOST_SHARDS = 10_000
+
+
+class Bearer(HttpBearer):
+    """A token of ours in the Authorization header, good for one scope."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__()
+        self.scope = scope
+
+    def authenticate(self, request: HttpRequest, token: str) -> ApiToken:
+        """Return the token that belongs to this secret.
+
+        Raises:
+            TokenError: it opens nothing here.
+        """
+        return tokens.authenticate(token, scope=self.scope, at=now())
+
+
+api = NinjaAPI(title="Weighbridge", version="1", urls_namespace="api", docs_url=None)
+
+
+def problem(status: int, detail: str) -> HttpResponse:
+    """Return an error as a problem document."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    return JsonResponse(body, status=status, content_type="application/problem+json")
+
+
+@api.exception_handler(AuthenticationError)
+def _unauthenticated(request: HttpRequest, error: Exception) -> HttpResponse:
+    return problem(401, "Send a token: Authorization: Bearer hf_… .")
+
+
+@api.exception_handler(tokens.TokenError)
+def _refused_token(request: HttpRequest, error: Exception) -> HttpResponse:
+    return problem(401, str(error))
+
+
+@api.exception_handler(IssueError)
+def _refused_issue(request: HttpRequest, error: IssueError) -> HttpResponse:
+    return problem(error.status, str(error))
+
+
+@api.exception_handler(CheckpointNameError)
+def _wrong_name(request: HttpRequest, error: Exception) -> HttpResponse:
+    return problem(422, str(error))
+
+
+@api.exception_handler(ValidationError)
+def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
+    first = error.errors[0]
+    return problem(422, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}.")
+
+
+class DownloadIn(Schema):
+    """What is wanted: a checkpoint, some of its files (all if left out), seconds until the end."""
+
+    checkpoint: str
+    shards: list[str] | None = None
+    expires_in: int | None = None
+
+
+class FileOut(Schema):
+    """One file and the URL that opens it."""
+
+    path: str
+    size: int
+    sha256: str
+    url: str
+
+
+class DownloadOut(Schema):
+    """One issue of URLs."""
+
+    id: int
+    checkpoint: str
+    grant: int
+    expires_at: datetime
+    files: list[FileOut]
+
+
+@api.post("/downloads", auth=Bearer("download"), response={201: DownloadOut})
+def make_download(request: HttpRequest, wanted: DownloadIn) -> Any:
+    """Issue a signed URL for each file wanted, under the caller's grant in force."""
+    token: ApiToken = request.auth  # type: ignore[attr-defined]  # set by ninja from Bearer
+    checkpoint = Checkpoint.objects.named(wanted.checkpoint).select_related("family").first()
+    if checkpoint is None:
+        raise IssueError(f"{wanted.checkpoint} is not published here.", 404)
+    if wanted.shards and len(wanted.shards) > MOST_SHARDS:
+        raise IssueError(f"shards: ask for at most {MOST_SHARDS} at once.", 422)
+    download, files = issue(
+        token.user,
+        checkpoint,
+        at=now(),
+        paths=wanted.shards,
+        expires_in=wanted.expires_in,
+        address=request.META.get("REMOTE_ADDR"),
+        agent=request.headers.get("User-Agent", ""),
+        token=token,
+    )
+    return 201, {
+        "id": download.pk,
+        "checkpoint": checkpoint.name,
+        "grant": download.grant_id,
+        "expires_at": download.expires_at,
+        "files": [
+            {
+                "path": file.shard.path,
+                "size": file.shard.size,
+                "sha256": file.shard.sha256,
+                "url": file.url,
+            }
+            for file in files
+        ],
+    }

@@ -1,0 +1,138 @@
+"""Where files are handed over: the portal's signed URLs, the open manifests, one's own access."""
+
+import shlex
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.db import transaction
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.timezone import now
+from django.views.decorators.http import require_POST, require_safe
+
+from portal.access import policy
+from portal.access.models import Grant
+from portal.audit.chain import record
+from portal.catalog.models import Checkpoint, CheckpointNameError, Name, Shard
+from portal.delivery import serving, signers
+from portal.delivery.issuing import IssueError, SignedFile, issue
+from portal.storage.stores import store
+
+
+@require_safe
+def shard_view(request: HttpRequest, grant: int, shard: int, name: str) -> HttpResponseBase:
+    """Hand over a shard behind a signed URL, if the policy still says yes."""
+    at = now()
+    try:
+        signers.check(
+            grant,
+            shard,
+            method="GET",  # a URL for GET is good for HEAD, which gives less
+            expires=request.GET.get("expires", ""),
+            signature=request.GET.get("signature", ""),
+            at=at,
+        )
+    except signers.UrlError as error:
+        return _refuse(request, str(error))
+    answer = policy.decide_for_grant(grant, at)
+    if answer.grant is None:
+        return _refuse(request, answer.reason)
+    found = get_object_or_404(Shard, pk=shard, checkpoint=answer.grant.checkpoint_id)
+    if settings.STORE == "folder":
+        return serving.serve(request, found)
+    with transaction.atomic():
+        record(
+            "store_url.issued",
+            subject=answer.grant.subject,
+            actor=answer.grant.grantee.actor,
+            at=at,
+            shard=found.pk,
+        )
+    url = store().presign(  # type: ignore[attr-defined]  # only stores outside this machine presign
+        found.store_key,
+        method=request.method,
+        seconds=settings.STORE_URL_SECONDS,
+        disposition=serving.disposition(found),
+    )
+    response = redirect(url)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _refuse(request: HttpRequest, reason: str) -> HttpResponse:
+    """Say no, with the reason: a page to a browser, one line to a download tool."""
+    if "text/html" in request.headers.get("Accept", ""):
+        return render(request, "delivery/refused.html", {"reason": reason}, status=403)
+    return HttpResponse(reason + "\n", status=403, content_type="text/plain; charset=utf-8")
+
+
+@require_safe
+def manifest_view(request: HttpRequest, name: str, path: str) -> HttpResponseBase:
+    """Serve a file of a checkpoint's manifest to anyone: digests are open, weights are not."""
+    try:
+        checkpoint = Checkpoint.objects.named(Name.parse(name)).first()
+    except CheckpointNameError:
+        checkpoint = None
+    if checkpoint is None:
+        raise Http404
+    shard = get_object_or_404(checkpoint.shards.manifest(), path=path)
+    if settings.STORE == "folder":
+        return serving.serve(request, shard)
+    with store().open(shard.store_key) as file:
+        return HttpResponse(
+            file.read(), content_type="application/octet-stream", headers=serving.headers_of(shard)
+        )
+
+
+@login_required
+@require_safe
+def my_access_view(request: HttpRequest) -> HttpResponse:
+    """Show what this person may download, until when; and what ended, and why."""
+    at = now()
+    grants = Grant.objects.filter(grantee=request.user.pk).select_related("checkpoint__family")
+    rows = []
+    for grant in grants:
+        answer = policy.decide_for_grant(grant.pk, at)
+        rows.append({"grant": grant, "allowed": answer.allowed, "reason": answer.reason})
+    rows.sort(key=lambda row: not row["allowed"])
+    return render(request, "delivery/my_access.html", {"rows": rows})
+
+
+@login_required
+@require_POST
+def urls_view(request: HttpRequest, grant: int) -> HttpResponse:
+    """Issue URLs for all files of one's grant and show them with a command that works as it is."""
+    found = get_object_or_404(
+        Grant.objects.select_related("checkpoint__family"), pk=grant, grantee=request.user.pk
+    )
+    try:
+        download, files = issue(
+            request.user,
+            found.checkpoint,
+            at=now(),
+            address=request.META.get("REMOTE_ADDR"),
+            agent=request.headers.get("User-Agent", ""),
+        )
+    except IssueError as error:
+        return render(request, "delivery/refused.html", {"reason": str(error)}, status=error.status)
+    context: dict[str, Any] = {
+        "checkpoint": found.checkpoint,
+        "download": download,
+        "files": files,
+        "command": shell_line(found.checkpoint, files),
+    }
+    response = render(request, "delivery/urls.html", context)
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def shell_line(checkpoint: Checkpoint, files: list[SignedFile]) -> str:
+    """Return a line for a POSIX shell that downloads ``files``, resuming what is there in part."""
+    folder = checkpoint.name.replace("/", "-").replace("@", "-")
+    lines = [f"mkdir -p {shlex.quote(folder)} && cd {shlex.quote(folder)}"]
+    for file in files:
+        path = shlex.quote(file.shard.path)
+        lines.append(f"curl -fL --create-dirs -C - -o {path} {shlex.quote(file.url)}")
+    return " && \\\n".join(lines)
