@@ -1,3 +1,5 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from portal.overview import views
+
+urlpatterns = [path("", views.home_view, name="home")]

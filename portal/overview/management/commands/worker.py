@@ -1,0 +1,24 @@
+import os
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand
+
+
+class Command(BaseCommand):
+    help = "Run the Celery worker: checks of copies, mail that is due, the audit's noted heads."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--processes", type=int, default=2, help="checks at the same time")
+
+    def handle(self, *args: Any, processes: int, **options: Any) -> None:
+        queue = settings.DATA / "queue"
+        for folder in ("messages", "control"):
+            (queue / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chdir(settings.BASE_DIR)
+        command = [sys.executable, "-m", "celery", "-A", "portal.celery", "worker", "-B"]
+        command += ["-P", "prefork", "-c", str(processes), "--without-gossip", "--without-mingle"]
+        command += ["--schedule", str(queue / "beat"), "--loglevel", "WARNING"]
+        os.execv(sys.executable, command)

@@ -1,0 +1,32 @@
+import uuid
+
+from celery import shared_task
+from django.utils.timezone import now
+from kombu.exceptions import OperationalError
+
+from portal.verification import claims
+
+
+def wake(check_id: uuid.UUID) -> None:
+    """Tell the queue that a check waits. If it cannot be told, the reconciler will find the row."""
+    try:
+        run.delay(str(check_id))
+    except (OperationalError, OSError):
+        pass  # the row says that it waits; nothing is lost
+
+
+@shared_task(name="verification.run")
+def run(check_id: str) -> None:
+    """Run a check, if it is still to be run."""
+    from portal.verification.running import run_check
+
+    run_check(uuid.UUID(check_id))
+
+
+@shared_task(name="verification.reconcile")
+def reconcile() -> None:
+    """Wake what waits though no message brings it, and give up what cannot be done."""
+    at = now()
+    claims.give_up(at)
+    for check_id in claims.due(at):
+        wake(check_id)
