@@ -42,7 +42,7 @@ def chosen_checkpoints(form: forms.Form, data: Any) -> list[Checkpoint]:
     ids = [value for value in data.getlist("checkpoints") if value.isascii() and value.isdigit()]
     field = form.fields["checkpoints"]
     assert isinstance(field, forms.ModelMultipleChoiceField)
-    return list(field.queryset.filter(pk__in=ids[:1000]))
+    return list(field.queryset.filter(pk__in=ids[:1000])) if field.queryset is not None else []
 
 
 class AcceptForm(forms.Form):

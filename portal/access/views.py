@@ -1,11 +1,14 @@
 """The applicant's pages: a family, an application in steps, its status."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.db.models import Count, Q, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.timezone import now
@@ -14,9 +17,11 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from portal.access import applications, policy
 from portal.access.forms import AcceptForm, application_form, as_typed, chosen_checkpoints
 from portal.access.models import AccessRequest, Decision, Grant
+from portal.accounts.people import signed_in
 from portal.catalog.models import Family
 
 LATELY = 50  # decisions
+OF_WEIGHTS = Q(shards__is_manifest=False)
 
 
 @require_safe
@@ -25,7 +30,10 @@ def family_view(request: HttpRequest, slug: str) -> HttpResponse:
     family = get_object_or_404(Family, slug=slug)
     context: dict[str, Any] = {
         "family": family,
-        "checkpoints": family.checkpoints.select_related("family").prefetch_related("shards"),
+        "checkpoints": family.checkpoints.select_related("family").annotate(
+            file_count=Count("shards", filter=OF_WEIGHTS),
+            total_size=Sum("shards__size", filter=OF_WEIGHTS),
+        ),
         "terms": family.terms,
     }
     if request.user.is_authenticated:
@@ -46,7 +54,7 @@ def apply_view(request: HttpRequest, slug: str) -> HttpResponse:
     """Begin an application, or go on with the open one."""
     family = get_object_or_404(Family, slug=slug)
     try:
-        application = applications.begin(request.user, family, at=now())
+        application = applications.begin(signed_in(request), family, at=now())
     except applications.ApplicationError as error:
         messages.error(request, str(error))
         return redirect(family)
@@ -70,12 +78,16 @@ def edit_view(request: HttpRequest, pk: int) -> HttpResponse:
         return redirect(application)
     form = application_form(application, request.POST or None)
     if request.method == "POST":
-        applications.save(
-            application,
-            answers=as_typed(form, request.POST),
-            checkpoints=chosen_checkpoints(form, request.POST),
-            at=now(),
-        )
+        try:
+            applications.save(
+                application,
+                answers=as_typed(form, request.POST),
+                checkpoints=chosen_checkpoints(form, request.POST),
+                at=now(),
+            )
+        except applications.ApplicationError as error:  # submitted meanwhile, in another window
+            messages.error(request, str(error))
+            return redirect(application)
         if "save" in request.POST:
             messages.success(request, "Saved. You can come back to it at any time.")
             return redirect(application)
@@ -86,7 +98,7 @@ def edit_view(request: HttpRequest, pk: int) -> HttpResponse:
             "checkpoints": list(application.checkpoints.values_list("pk", flat=True))
         }
         form = application_form(application, saved)
-    context = {"application": application, "form": form}
+    context = {"application": application, "form": form, "last": application.decisions.last()}
     return render(request, "access/edit.html", context, status=422 if form.errors else 200)
 
 
@@ -120,8 +132,59 @@ def check_view(request: HttpRequest, pk: int) -> HttpResponse:
             messages.error(request, str(error))
             return redirect("request-check", application.pk)
         return redirect(application)
-    context = {"application": application, "form": form, "terms": terms}
+    context = {"form": form, "terms": terms} | _answers(application)
     return render(request, "access/check.html", context, status=422 if form.errors else 200)
+
+
+def answers_in_words(application: AccessRequest) -> list[tuple[str, str]]:
+    """Return each question with its answer as a person reads it: labels, not values."""
+    questions = application.form_version.questions if application.form_version else []
+    said = []
+    for question in questions:
+        answer = application.answers.get(question["id"], "")
+        labels = dict(question.get("options", []))
+        values = answer if isinstance(answer, list) else [answer]
+        said.append((question["label"], ", ".join(str(labels.get(one, one)) for one in values)))
+    return said
+
+
+def _answers(application: AccessRequest) -> dict[str, Any]:
+    """Return what the template of the answers shows."""
+    return {
+        "application": application,
+        "answers": answers_in_words(application),
+        "checkpoints": application.checkpoints.select_related("family"),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that happened to a request: what, by whom, when, and the reason if there is one."""
+
+    at: datetime
+    what: str
+    who: str
+    why: str = ""
+
+
+def timeline(
+    application: AccessRequest, decisions: Iterable[Decision], grants: Iterable[Grant]
+) -> list[Fact]:
+    """Return what happened after the request was begun, in its order."""
+    facts = [
+        Fact(each.at, each.get_outcome_display().capitalize(), "by a reviewer", each.reason)
+        for each in decisions
+    ]
+    if application.submitted_at:
+        who = "by an operator" if application.by_operator else "by you"
+        facts.append(Fact(application.submitted_at, "Submitted", who))
+    for grant in grants:
+        until = f"until {grant.expires_at.day} {grant.expires_at:%B %Y}"
+        facts.append(Fact(grant.starts_at, f"Access to {grant.checkpoint} begun", until))
+        if grant.revoked_at:
+            what = f"Access to {grant.checkpoint} revoked"
+            facts.append(Fact(grant.revoked_at, what, "by a reviewer", grant.revoke_reason))
+    return sorted(facts, key=lambda fact: fact.at)
 
 
 @login_required
@@ -129,16 +192,19 @@ def check_view(request: HttpRequest, pk: int) -> HttpResponse:
 def status_view(request: HttpRequest, pk: int) -> HttpResponse:
     """Show where the request is, what was decided and why, and what comes next."""
     application = _own(request, pk)
-    before = AccessRequest.objects.waiting().filter(submitted_at__lt=application.submitted_at or now())
-    context = {
-        "application": application,
+    decisions = list(application.decisions.all())
+    grants = list(
+        Grant.objects.filter(decision__request=application).select_related("checkpoint__family")
+    )
+    before = AccessRequest.objects.waiting().filter(
+        submitted_at__lt=application.submitted_at or now()
+    )
+    context = _answers(application) | {
         "place": before.count() + 1,
         "lately": time_to_decision(),
-        "decisions": application.decisions.all(),
-        "last": application.decisions.last(),
-        "grants": Grant.objects.filter(decision__request=application).select_related(
-            "checkpoint__family"
-        ),
+        "timeline": timeline(application, decisions, grants),
+        "last": decisions[-1] if decisions else None,
+        "grants": grants,
         "now": now(),
     }
     return render(request, "access/status.html", context)
@@ -151,8 +217,8 @@ def time_to_decision() -> tuple[timedelta, int] | None:
         .order_by("-at")
         .values_list("at", "request__submitted_at")[:LATELY]
     )
-    waits = [decided - submitted for decided, submitted in times if submitted]
-    return (median(waits), len(waits)) if waits else None
+    waits = [(decided - submitted).total_seconds() for decided, submitted in times if submitted]
+    return (timedelta(seconds=median(waits)), len(waits)) if waits else None
 
 
 @login_required

@@ -7,8 +7,8 @@ from django import template
 from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, RadioSelect
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timezone import now
 from django.utils.timesince import timesince, timeuntil
+from django.utils.timezone import now
 
 register = template.Library()
 
@@ -22,6 +22,11 @@ KINDS = {
     "returned": "warn",
     "approved": "good",
     "rejected": "bad",
+    "revoked": "bad",
+    "queued": "wait",
+    "running": "wait",
+    "done": "good",
+    "failed": "bad",
 }
 
 
@@ -55,7 +60,7 @@ def digest(value: str) -> SafeString:
 
 
 @register.filter
-def moment(value: datetime) -> SafeString:
+def when(value: datetime) -> SafeString:
     """Write a time as people say it (`3 hours ago`), with the exact one in its title."""
     at = now()
     if abs(at - value) < timedelta(minutes=1):
@@ -127,5 +132,5 @@ def described(field: BoundField) -> Any:
     """Draw the input, tied to its help and its error."""
     ids = [f"{field.auto_id}-help"] if field.help_text else []
     ids += [f"{field.auto_id}-error"] if field.errors else []
-    attributes = {"aria-describedby": " ".join(ids)} if ids else {}
+    attributes: dict[str, str | bool] = {"aria-describedby": " ".join(ids)} if ids else {}
     return field.as_widget(attrs=attributes)
