@@ -3,12 +3,14 @@
 import fcntl
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 # Commands that look at no row of ours, that are themselves about migrations, or (the demo) that
 # run their portal in child processes, on a data folder of its own.
 WITHOUT_DATABASE = frozenset(
-    "check compilemessages demo diffsettings help makemessages makemigrations migrate "
-    "optimizemigration showmigrations sqlmigrate squashmigrations test verify version".split()
+    {"check", "compilemessages", "demo", "diffsettings", "help", "makemessages", "makemigrations"}
+    | {"migrate", "optimizemigration", "showmigrations", "sqlmigrate", "squashmigrations"}
+    | {"test", "verify", "version"}
 )
 
 
@@ -16,6 +18,13 @@ def needs_database(argv: Sequence[str]) -> bool:
     """Whether the command in ``argv`` reads or writes rows."""
     command = argv[1] if len(argv) > 1 else "help"
     return command not in WITHOUT_DATABASE and not {"-h", "--help", "--version"} & set(argv[1:])
+
+
+def embedded_file() -> Path:
+    """Return where the embedded default keeps its database."""
+    from django.conf import settings
+
+    return Path(settings.DATA) / "weighbridge.sqlite3"
 
 
 def bring_up_to_date() -> None:

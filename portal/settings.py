@@ -172,7 +172,9 @@ EMBEDDED_DATABASE = {
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
     },
 }
-DATABASES: dict[str, Any] = {"default": setting("DATABASE_URL", EMBEDDED_DATABASE, env.db_url_config)}
+DATABASES: dict[str, Any] = {
+    "default": setting("DATABASE_URL", EMBEDDED_DATABASE, env.db_url_config)
+}
 if "postgresql" in DATABASES["default"]["ENGINE"]:
     DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 2, "max_size": 12, "timeout": 10}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -2,17 +2,15 @@
 
 import os
 import shutil
-import tempfile
 from datetime import timedelta
 from pathlib import Path
-
-# A portal of the tests' own, chosen before any settings are read.
-os.environ["WEIGHBRIDGE_DATA"] = tempfile.mkdtemp(prefix="weighbridge-tests-")
 
 import pytest
 from django.utils.timezone import now
 
 DAY = timedelta(days=1)
+# Processes that tests start are portals like any other: the tests' settings are for this one only.
+os.environ.pop("DJANGO_SETTINGS_MODULE", None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,6 +18,15 @@ def data_folder():
     """Remove the tests' data folder when all is done."""
     yield Path(os.environ["WEIGHBRIDGE_DATA"])
     shutil.rmtree(os.environ["WEIGHBRIDGE_DATA"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(data_folder):
+    """Keep the tests' database in a file: one in memory is never closed, so none could follow it."""
+    from django.db import connections
+
+    for place in (connections["default"].settings_dict, connections.settings["default"]):
+        place["TEST"]["NAME"] = str(data_folder / "tests.sqlite3")
 
 
 @pytest.fixture(autouse=True)
@@ -158,13 +165,16 @@ def committed_db(database_template, tmp_path, django_db_blocker, settings):
 
     file = tmp_path / "weighbridge.sqlite3"
     shutil.copy(database_template, file)
-    connection = connections["default"]
-    kept = connection.settings_dict["NAME"]
+    # the connection of this thread and those that other threads will make
+    places = [connections["default"].settings_dict, connections.settings["default"]]
+    kept = [place["NAME"] for place in places]
     with django_db_blocker.unblock():
         connections.close_all()
-        connection.settings_dict["NAME"] = str(file)
+        for place in places:
+            place["NAME"] = str(file)
         try:
             yield file
         finally:
             connections.close_all()
-            connection.settings_dict["NAME"] = kept
+            for place, name in zip(places, kept, strict=True):
+                place["NAME"] = name

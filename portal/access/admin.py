@@ -14,11 +14,12 @@ from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
-from django.utils.timezone import make_aware, now
 from django.utils.timesince import timesince
+from django.utils.timezone import make_aware, now
 
 from portal.access import decisions
 from portal.access.models import Acceptance, AccessRequest, Decision, FormVersion, Grant
+from portal.accounts.people import signed_in
 from portal.audit.admin import ReadOnlyAdmin
 from portal.audit.models import Event
 
@@ -181,7 +182,9 @@ class AccessRequestAdmin(ReadOnlyAdmin):
         if verb not in VERBS or not self.has_decide_permission(request):
             raise PermissionDenied
         application = get_object_or_404(self.get_queryset(request), pk=pk)
-        return self._decide(request, [application], verb, reverse("admin:access_accessrequest_changelist"))
+        return self._decide(
+            request, [application], verb, reverse("admin:access_accessrequest_changelist")
+        )
 
     @admin.action(description="Approve the selected requests", permissions=["decide"])
     def approve_many(self, request: HttpRequest, chosen: QuerySet) -> HttpResponse:
@@ -207,13 +210,15 @@ class AccessRequestAdmin(ReadOnlyAdmin):
             results = decisions.decide_each(
                 chosen,
                 lambda application: decide(
-                    application, by=request.user, at=at, **form.cleaned_data
+                    application, by=signed_in(request), at=at, **form.cleaned_data
                 ),
             )
             for result in results:
                 level = messages.ERROR if result.error else messages.SUCCESS
                 self.message_user(
-                    request, f"{result.request}: {result.error or heading.lower() + ', done.'}", level
+                    request,
+                    f"{result.request}: {result.error or heading.lower() + ', done.'}",
+                    level,
                 )
             return redirect(after or request.get_full_path())
         context = self.admin_site.each_context(request) | {
@@ -244,7 +249,8 @@ class GrantAdmin(ReadOnlyAdmin):
         if grant.revoked_at:
             return "revoked"
         return format_html(
-            '<a href="{}">Revoke this grant…</a>', reverse("admin:access_grant_revoke", args=[grant.pk])
+            '<a href="{}">Revoke this grant…</a>',
+            reverse("admin:access_grant_revoke", args=[grant.pk]),
         )
 
     def get_urls(self) -> list[URLPattern]:
@@ -265,7 +271,7 @@ class GrantAdmin(ReadOnlyAdmin):
         form = ReasonForm(request.POST or None)
         if form.is_valid():
             try:
-                decisions.revoke(grant, by=request.user, at=now(), **form.cleaned_data)
+                decisions.revoke(grant, by=signed_in(request), at=now(), **form.cleaned_data)
             except decisions.DecisionError as error:
                 self.message_user(request, str(error), messages.ERROR)
             else:

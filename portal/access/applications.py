@@ -26,9 +26,9 @@ def may_apply(user: User, family: Family, at: datetime) -> str:
     if not has_confirmed_address(user):
         return "Confirm your e-mail address first: the link is in the mail we sent you."
     last = Decision.objects.filter(request__applicant=user, request__family=family).last()
-    if last and last.outcome == Decision.Outcome.REJECTED and last.apply_again_at:
-        if last.apply_again_at > at:
-            return f"You may apply again from {last.apply_again_at:%d %B %Y}."
+    again = last.apply_again_at if last and last.outcome == Decision.Outcome.REJECTED else None
+    if again and again > at:
+        return f"You may apply again from {again:%d %B %Y}."
     return ""
 
 
@@ -50,9 +50,7 @@ def begin(user: User, family: Family, *, at: datetime) -> AccessRequest:
     Raises:
         ApplicationError: they may not apply now.
     """
-    open_one = AccessRequest.objects.open().filter(
-        applicant=user, family=family, by_operator=False
-    )
+    open_one = AccessRequest.objects.open().filter(applicant=user, family=family, by_operator=False)
     if found := open_one.first():
         return found
     if reason := may_apply(user, family, at):
@@ -82,9 +80,9 @@ def save(
     Raises:
         ApplicationError: the request is no longer the applicant's to change.
     """
-    changed = AccessRequest.objects.filter(
-        pk=request.pk, status__in=AccessRequest.EDITABLE
-    ).update(answers=dict(answers), saved_at=at)
+    changed = AccessRequest.objects.filter(pk=request.pk, status__in=AccessRequest.EDITABLE).update(
+        answers=dict(answers), saved_at=at
+    )
     if not changed:
         raise ApplicationError("This request has been submitted; what you typed was not saved.")
     request.answers, request.saved_at = dict(answers), at
@@ -105,9 +103,9 @@ def submit(
         raise ApplicationError("Choose at least one checkpoint.")
     if terms != request.family.terms:
         raise ApplicationError("The terms have changed since you read them; read the new version.")
-    changed = AccessRequest.objects.filter(
-        pk=request.pk, status__in=AccessRequest.EDITABLE
-    ).update(status=Status.SUBMITTED, submitted_at=at)
+    changed = AccessRequest.objects.filter(pk=request.pk, status__in=AccessRequest.EDITABLE).update(
+        status=Status.SUBMITTED, submitted_at=at
+    )
     if not changed:
         raise ApplicationError("This request has been submitted already.")
     request.status, request.submitted_at = Status.SUBMITTED, at
@@ -164,9 +162,9 @@ def withdraw(request: AccessRequest, *, at: datetime) -> None:
     Raises:
         ApplicationError: it has been decided.
     """
-    changed = AccessRequest.objects.filter(
-        pk=request.pk, status__in=AccessRequest.OPEN
-    ).update(status=Status.WITHDRAWN)
+    changed = AccessRequest.objects.filter(pk=request.pk, status__in=AccessRequest.OPEN).update(
+        status=Status.WITHDRAWN
+    )
     if not changed:
         raise ApplicationError("This request has been decided; it cannot be withdrawn.")
     request.status = Status.WITHDRAWN

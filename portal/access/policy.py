@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from allauth.account.models import EmailAddress
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.db.models.functions import Lower
 
-from portal.access.models import Acceptance, AccessRequest, Grant
+from portal.access.models import Acceptance, AccessRequest, Grant, GrantQuerySet
 from portal.accounts.models import User
 from portal.catalog.models import Checkpoint
 
@@ -28,7 +28,7 @@ class Answer:
         return self.grant is not None
 
 
-def grants_in_force(at: datetime) -> QuerySet[Grant]:
+def grants_in_force(at: datetime) -> GrantQuerySet:
     """Grants that open their checkpoint at ``at``: active, of an active person with a confirmed
     address who accepted the terms of the grant."""
     accepted = Acceptance.objects.filter(
@@ -86,7 +86,7 @@ def decide_for_grant(grant_id: int, at: datetime) -> Answer:
     return Answer(None, _why_not(grant.grantee, grant.checkpoint, of_user, at))
 
 
-def _why_not(user: User, checkpoint: Checkpoint, grants: QuerySet[Grant], at: datetime) -> str:
+def _why_not(user: User, checkpoint: Checkpoint, grants: GrantQuerySet, at: datetime) -> str:
     """Return the sentence that says why nothing is in force, and the way back."""
     if not user.is_active:
         return "This account is closed; write to the operators."
@@ -103,5 +103,7 @@ def _why_not(user: User, checkpoint: Checkpoint, grants: QuerySet[Grant], at: da
     if last.expires_at <= at:
         return f"The grant ended on {last.expires_at:%d %B %Y, %H:%M} UTC: apply again to renew it."
     if not grants.active(at).filter(terms__acceptances__user=user).exists():
-        return "The terms of this grant have not been accepted: accept them on the page of the family."
+        return (
+            "The terms of this grant have not been accepted: accept them on the page of the family."
+        )
     return "Your e-mail address is not confirmed: confirm it in your account."

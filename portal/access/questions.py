@@ -69,7 +69,9 @@ def field_of(question: Question) -> forms.Field:
 def form_class(questions: Sequence[Question]) -> type[forms.Form]:
     """Return the form that asks ``questions`` in their order, fields named by the questions' ids."""
     return type(
-        "ApplicationForm", (forms.Form,), {question["id"]: field_of(question) for question in questions}
+        "ApplicationForm",
+        (forms.Form,),
+        {question["id"]: field_of(question) for question in questions},
     )
 
 

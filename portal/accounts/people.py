@@ -6,9 +6,16 @@ from allauth.account.models import EmailAddress
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import transaction
+from django.http import HttpRequest
 
 from portal.accounts.models import IdentityEvidence, User
 from portal.audit.chain import record
+
+
+def signed_in(request: HttpRequest) -> User:
+    """Return the person who asks, on pages that only signed-in people reach."""
+    assert isinstance(request.user, User)
+    return request.user
 
 
 class PersonError(Exception):

@@ -11,6 +11,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from portal.accounts import tokens
 from portal.accounts.models import ApiToken
+from portal.accounts.people import signed_in
 
 
 class TokenForm(forms.Form):
@@ -36,18 +37,21 @@ def tokens_view(request: HttpRequest) -> HttpResponse:
     secret = ""
     if form.is_valid():
         at = now()
+        user = signed_in(request)
         _, secret = tokens.make(
-            request.user,
+            user,
             name=form.cleaned_data["name"],
             scopes=form.cleaned_data["scopes"],
             expires_at=at + timedelta(days=form.cleaned_data["days"]),
-            by=request.user.actor,
+            by=user.actor,
             at=at,
         )
         form = TokenForm()
     mine = ApiToken.objects.filter(user=request.user.pk)
     response = render(
-        request, "accounts/tokens.html", {"form": form, "secret": secret, "tokens": mine, "at": now()}
+        request,
+        "accounts/tokens.html",
+        {"form": form, "secret": secret, "tokens": mine, "at": now()},
     )
     response["Cache-Control"] = "no-store"
     return response
@@ -58,5 +62,5 @@ def tokens_view(request: HttpRequest) -> HttpResponse:
 def revoke_view(request: HttpRequest, pk: int) -> HttpResponse:
     """Revoke one of one's tokens."""
     token = get_object_or_404(ApiToken, pk=pk, user=request.user.pk)
-    tokens.revoke(token, by=request.user.actor, at=now())
+    tokens.revoke(token, by=signed_in(request).actor, at=now())
     return redirect("tokens")

@@ -123,4 +123,6 @@ def noted_heads() -> Iterator[tuple[int, str]]:
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError) as error:
-        raise AuditError(f"{settings.AUDIT_HEADS} is not a list of noted heads: {error}.") from error
+        raise AuditError(
+            f"{settings.AUDIT_HEADS} is not a list of noted heads: {error}."
+        ) from error

@@ -17,7 +17,9 @@ class Event(models.Model):
 
     seq = models.BigIntegerField(primary_key=True)
     at = models.DateTimeField()
-    actor = models.CharField(max_length=100, help_text="user:12, command:publish, worker, anonymous")
+    actor = models.CharField(
+        max_length=100, help_text="user:12, command:publish, worker, anonymous"
+    )
     action = models.CharField(max_length=60, help_text="noun.verb, in the past: grant.revoked")
     subject = models.CharField(max_length=200, help_text="request:5, checkpoint:llama/7b@1")
     detail = models.TextField(default="{}", help_text="canonical JSON")

@@ -101,9 +101,7 @@ class CheckpointQuerySet(models.QuerySet["Checkpoint"]):
             CheckpointNameError: the name is not of the form.
         """
         parts = name if isinstance(name, Name) else Name.parse(name)
-        return self.filter(
-            family__slug=parts.family, variant=parts.variant, version=parts.version
-        )
+        return self.filter(family__slug=parts.family, variant=parts.variant, version=parts.version)
 
 
 class Checkpoint(models.Model):

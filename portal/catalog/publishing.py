@@ -22,8 +22,8 @@ from django.db import transaction
 from portal.audit.chain import record
 from portal.catalog.manifests import sketch_path
 from portal.catalog.models import Checkpoint, Family, Name, Shard, Terms
-from portal.storage.stores import store
 from portal.storage.keyfiles import read_or_make_secret
+from portal.storage.stores import store
 from verifier import oms
 from verifier.keys import read_or_make_release_key
 
@@ -143,7 +143,9 @@ def _make_reference(folder: Path, work: Path, say: Callable[[str], None]) -> tup
     made = _child("inference_check", str(folder), "--make-reference", str(work / "reference.json"))
     if made.returncode == 0:
         return ()
-    note = "No inference reference was made; copies of this checkpoint are verified by digests alone."
+    note = (
+        "No inference reference was made; copies of this checkpoint are verified by digests alone."
+    )
     say(note)
     (work / "reference.json").unlink(missing_ok=True)
     return (note,)

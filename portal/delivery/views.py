@@ -14,6 +14,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from portal.access import policy
 from portal.access.models import Grant
+from portal.accounts.people import signed_in
 from portal.audit.chain import record
 from portal.catalog.models import Checkpoint, CheckpointNameError, Name, Shard
 from portal.delivery import serving, signers
@@ -109,7 +110,7 @@ def urls_view(request: HttpRequest, grant: int) -> HttpResponse:
     )
     try:
         download, files = issue(
-            request.user,
+            signed_in(request),
             found.checkpoint,
             at=now(),
             address=request.META.get("REMOTE_ADDR"),

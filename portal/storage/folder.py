@@ -56,7 +56,9 @@ class FolderStore:
             try:
                 os.link(draft, place)
             except FileExistsError:
-                raise StoreError(f"{key} is in the store already; nothing is overwritten.") from None
+                raise StoreError(
+                    f"{key} is in the store already; nothing is overwritten."
+                ) from None
         except OSError as error:
             raise StoreError(
                 f"{key} was not stored ({error.strerror}): make room below {self.root} "

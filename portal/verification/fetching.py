@@ -97,7 +97,9 @@ def _keep(
         raise FetchError(f"{_host(url)} answered {response.status} for {target.name}.")
     announced = response.length
     if announced is not None and announced > limit:
-        raise FetchError(f"{target.name} has {announced:,} bytes; {limit:,} are left for you today.")
+        raise FetchError(
+            f"{target.name} has {announced:,} bytes; {limit:,} are left for you today."
+        )
     size = 0
     with target.open("xb") as file:
         while piece := response.read(PIECE):

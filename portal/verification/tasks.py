@@ -1,3 +1,4 @@
+import contextlib
 import uuid
 
 from celery import shared_task
@@ -9,10 +10,8 @@ from portal.verification import claims
 
 def wake(check_id: uuid.UUID) -> None:
     """Tell the queue that a check waits. If it cannot be told, the reconciler will find the row."""
-    try:
+    with contextlib.suppress(OperationalError, OSError):  # the row waits; nothing is lost
         run.delay(str(check_id))
-    except (OperationalError, OSError):
-        pass  # the row says that it waits; nothing is lost
 
 
 @shared_task(name="verification.run")

@@ -11,6 +11,7 @@ from django.utils.safestring import mark_safe
 from django.utils.timezone import now
 from django.views.decorators.http import require_http_methods, require_safe
 
+from portal.accounts.people import signed_in
 from portal.catalog.models import Checkpoint
 from portal.verification import asking
 from portal.verification.models import Verification
@@ -72,7 +73,7 @@ def verify_view(request: HttpRequest) -> HttpResponse:
 
 
 def _ask(request: HttpRequest, asked: dict[str, Any]) -> Verification:
-    at, user, checkpoint = now(), request.user, asked["checkpoint"]
+    at, user, checkpoint = now(), signed_in(request), asked["checkpoint"]
     files = request.FILES.getlist("files")
     if asked.get("folder"):
         return asking.ask_folder(user, asked["folder"], checkpoint, at=at)
@@ -83,7 +84,7 @@ def _ask(request: HttpRequest, asked: dict[str, Any]) -> Verification:
 
 def _visible(request: HttpRequest, pk: uuid.UUID) -> Verification:
     """Return a check that this person may see; any other is not found."""
-    seen = Verification.objects.visible_to(request.user).select_related("checkpoint__family")
+    seen = Verification.objects.visible_to(signed_in(request)).select_related("checkpoint__family")
     return get_object_or_404(seen, pk=pk)
 
 
@@ -91,7 +92,9 @@ def _visible(request: HttpRequest, pk: uuid.UUID) -> Verification:
 @require_safe
 def verifications_view(request: HttpRequest) -> HttpResponse:
     """List one's own checks."""
-    mine = Verification.objects.filter(asked_by=request.user.pk).select_related("checkpoint__family")
+    mine = Verification.objects.filter(asked_by=request.user.pk).select_related(
+        "checkpoint__family"
+    )
     return render(request, "verification/list.html", {"checks": mine[:200]})
 
 

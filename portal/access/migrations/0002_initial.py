@@ -6,109 +6,200 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
     dependencies = [
-        ('access', '0001_initial'),
-        ('catalog', '0001_initial'),
+        ("access", "0001_initial"),
+        ("catalog", "0001_initial"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='acceptance',
-            name='attested_by',
-            field=models.ForeignKey(blank=True, help_text='who says that it was made on paper', null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="acceptance",
+            name="attested_by",
+            field=models.ForeignKey(
+                blank=True,
+                help_text="who says that it was made on paper",
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="+",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddField(
-            model_name='acceptance',
-            name='terms',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='acceptances', to='catalog.terms'),
+            model_name="acceptance",
+            name="terms",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="acceptances",
+                to="catalog.terms",
+            ),
         ),
         migrations.AddField(
-            model_name='acceptance',
-            name='user',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='acceptances', to=settings.AUTH_USER_MODEL),
+            model_name="acceptance",
+            name="user",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="acceptances",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddField(
-            model_name='accessrequest',
-            name='applicant',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='requests', to=settings.AUTH_USER_MODEL),
+            model_name="accessrequest",
+            name="applicant",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="requests",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddField(
-            model_name='accessrequest',
-            name='checkpoints',
-            field=models.ManyToManyField(related_name='requests', to='catalog.checkpoint'),
+            model_name="accessrequest",
+            name="checkpoints",
+            field=models.ManyToManyField(related_name="requests", to="catalog.checkpoint"),
         ),
         migrations.AddField(
-            model_name='accessrequest',
-            name='family',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='requests', to='catalog.family'),
+            model_name="accessrequest",
+            name="family",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="requests",
+                to="catalog.family",
+            ),
         ),
         migrations.AddField(
-            model_name='decision',
-            name='by',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='decisions', to=settings.AUTH_USER_MODEL),
+            model_name="decision",
+            name="by",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="decisions",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddField(
-            model_name='decision',
-            name='request',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='decisions', to='access.accessrequest'),
+            model_name="decision",
+            name="request",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="decisions",
+                to="access.accessrequest",
+            ),
         ),
         migrations.AddField(
-            model_name='formversion',
-            name='family',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='form_versions', to='catalog.family'),
+            model_name="formversion",
+            name="family",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="form_versions",
+                to="catalog.family",
+            ),
         ),
         migrations.AddField(
-            model_name='accessrequest',
-            name='form_version',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='requests', to='access.formversion'),
+            model_name="accessrequest",
+            name="form_version",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="requests",
+                to="access.formversion",
+            ),
         ),
         migrations.AddField(
-            model_name='grant',
-            name='checkpoint',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='grants', to='catalog.checkpoint'),
+            model_name="grant",
+            name="checkpoint",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="grants",
+                to="catalog.checkpoint",
+            ),
         ),
         migrations.AddField(
-            model_name='grant',
-            name='decision',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='grants', to='access.decision'),
+            model_name="grant",
+            name="decision",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="grants",
+                to="access.decision",
+            ),
         ),
         migrations.AddField(
-            model_name='grant',
-            name='grantee',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='grants', to=settings.AUTH_USER_MODEL),
+            model_name="grant",
+            name="grantee",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="grants",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddField(
-            model_name='grant',
-            name='revoked_by',
-            field=models.ForeignKey(blank=True, null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL),
+            model_name="grant",
+            name="revoked_by",
+            field=models.ForeignKey(
+                blank=True,
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="+",
+                to=settings.AUTH_USER_MODEL,
+            ),
         ),
         migrations.AddField(
-            model_name='grant',
-            name='terms',
-            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='grants', to='catalog.terms'),
+            model_name="grant",
+            name="terms",
+            field=models.ForeignKey(
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="grants",
+                to="catalog.terms",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='formversion',
-            constraint=models.UniqueConstraint(fields=('family', 'version'), name='one_form_per_version'),
+            model_name="formversion",
+            constraint=models.UniqueConstraint(
+                fields=("family", "version"), name="one_form_per_version"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='accessrequest',
-            constraint=models.UniqueConstraint(condition=models.Q(('by_operator', False), ('status__in', ['draft', 'submitted', 'returned'])), fields=('applicant', 'family'), name='one_open_request_per_person_and_family'),
+            model_name="accessrequest",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    ("by_operator", False), ("status__in", ["draft", "submitted", "returned"])
+                ),
+                fields=("applicant", "family"),
+                name="one_open_request_per_person_and_family",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='accessrequest',
-            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['draft', 'withdrawn']), ('submitted_at__isnull', False), _connector='OR'), name='what_left_draft_was_submitted'),
+            model_name="accessrequest",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("status__in", ["draft", "withdrawn"]),
+                    ("submitted_at__isnull", False),
+                    _connector="OR",
+                ),
+                name="what_left_draft_was_submitted",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='grant',
-            constraint=models.CheckConstraint(condition=models.Q(('expires_at__gt', models.F('starts_at'))), name='a_grant_ends_after_it_starts'),
+            model_name="grant",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("expires_at__gt", models.F("starts_at"))),
+                name="a_grant_ends_after_it_starts",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='grant',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('revoke_reason', ''), ('revoked_at', None), ('revoked_by', None)), models.Q(('revoked_at__isnull', False), ('revoked_by__isnull', False), models.Q(('revoke_reason', ''), _negated=True)), _connector='OR'), name='a_revocation_has_time_person_and_reason'),
+            model_name="grant",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("revoke_reason", ""), ("revoked_at", None), ("revoked_by", None)),
+                    models.Q(
+                        ("revoked_at__isnull", False),
+                        ("revoked_by__isnull", False),
+                        models.Q(("revoke_reason", ""), _negated=True),
+                    ),
+                    _connector="OR",
+                ),
+                name="a_revocation_has_time_person_and_reason",
+            ),
         ),
     ]

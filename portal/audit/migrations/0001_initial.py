@@ -4,28 +4,42 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Event',
+            name="Event",
             fields=[
-                ('seq', models.BigIntegerField(primary_key=True, serialize=False)),
-                ('at', models.DateTimeField()),
-                ('actor', models.CharField(help_text='user:12, command:publish, worker, anonymous', max_length=100)),
-                ('action', models.CharField(help_text='noun.verb, in the past: grant.revoked', max_length=60)),
-                ('subject', models.CharField(help_text='request:5, checkpoint:llama/7b@1', max_length=200)),
-                ('detail', models.TextField(default='{}', help_text='canonical JSON')),
-                ('prev', models.CharField(max_length=64)),
-                ('hash', models.CharField(max_length=64)),
+                ("seq", models.BigIntegerField(primary_key=True, serialize=False)),
+                ("at", models.DateTimeField()),
+                (
+                    "actor",
+                    models.CharField(
+                        help_text="user:12, command:publish, worker, anonymous", max_length=100
+                    ),
+                ),
+                (
+                    "action",
+                    models.CharField(
+                        help_text="noun.verb, in the past: grant.revoked", max_length=60
+                    ),
+                ),
+                (
+                    "subject",
+                    models.CharField(help_text="request:5, checkpoint:llama/7b@1", max_length=200),
+                ),
+                ("detail", models.TextField(default="{}", help_text="canonical JSON")),
+                ("prev", models.CharField(max_length=64)),
+                ("hash", models.CharField(max_length=64)),
             ],
             options={
-                'ordering': ['-seq'],
-                'indexes': [models.Index(fields=['subject', 'seq'], name='audit_event_subject_c07c4c_idx'), models.Index(fields=['actor', 'seq'], name='audit_event_actor_0b7cf5_idx')],
+                "ordering": ["-seq"],
+                "indexes": [
+                    models.Index(fields=["subject", "seq"], name="audit_event_subject_c07c4c_idx"),
+                    models.Index(fields=["actor", "seq"], name="audit_event_actor_0b7cf5_idx"),
+                ],
             },
         ),
     ]

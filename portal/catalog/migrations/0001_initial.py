@@ -5,89 +5,153 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Family',
+            name="Family",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('slug', models.CharField(max_length=63, unique=True)),
-                ('title', models.CharField(max_length=100)),
-                ('description', models.TextField(blank=True)),
-                ('created_at', models.DateTimeField()),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("slug", models.CharField(max_length=63, unique=True)),
+                ("title", models.CharField(max_length=100)),
+                ("description", models.TextField(blank=True)),
+                ("created_at", models.DateTimeField()),
             ],
             options={
-                'verbose_name_plural': 'families',
-                'ordering': ['slug'],
+                "verbose_name_plural": "families",
+                "ordering": ["slug"],
             },
         ),
         migrations.CreateModel(
-            name='Checkpoint',
+            name="Checkpoint",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('variant', models.CharField(max_length=63)),
-                ('version', models.CharField(max_length=63)),
-                ('revision', models.PositiveIntegerField(default=1, help_text='of the manifest; only grows')),
-                ('statement_sha256', models.CharField(help_text="of the signed statement's bytes", max_length=64)),
-                ('signed_by', models.CharField(help_text="SHA-256 of the release key's PEM", max_length=64)),
-                ('weights_sha256', models.CharField(blank=True, db_index=True, help_text='over the value digests: equal for two layouts of the same weights', max_length=64)),
-                ('has_reference', models.BooleanField(default=False)),
-                ('published_at', models.DateTimeField()),
-                ('published_by', models.CharField(max_length=100)),
-                ('family', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='checkpoints', to='catalog.family')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("variant", models.CharField(max_length=63)),
+                ("version", models.CharField(max_length=63)),
+                (
+                    "revision",
+                    models.PositiveIntegerField(default=1, help_text="of the manifest; only grows"),
+                ),
+                (
+                    "statement_sha256",
+                    models.CharField(help_text="of the signed statement's bytes", max_length=64),
+                ),
+                (
+                    "signed_by",
+                    models.CharField(help_text="SHA-256 of the release key's PEM", max_length=64),
+                ),
+                (
+                    "weights_sha256",
+                    models.CharField(
+                        blank=True,
+                        db_index=True,
+                        help_text="over the value digests: equal for two layouts of the same weights",
+                        max_length=64,
+                    ),
+                ),
+                ("has_reference", models.BooleanField(default=False)),
+                ("published_at", models.DateTimeField()),
+                ("published_by", models.CharField(max_length=100)),
+                (
+                    "family",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="checkpoints",
+                        to="catalog.family",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['family__slug', 'variant', '-published_at'],
+                "ordering": ["family__slug", "variant", "-published_at"],
             },
         ),
         migrations.CreateModel(
-            name='Shard',
+            name="Shard",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('path', models.CharField(max_length=1024)),
-                ('size', models.BigIntegerField()),
-                ('sha256', models.CharField(max_length=64)),
-                ('store_key', models.CharField(max_length=1300)),
-                ('is_manifest', models.BooleanField(default=False)),
-                ('checkpoint', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='shards', to='catalog.checkpoint')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("path", models.CharField(max_length=1024)),
+                ("size", models.BigIntegerField()),
+                ("sha256", models.CharField(max_length=64)),
+                ("store_key", models.CharField(max_length=1300)),
+                ("is_manifest", models.BooleanField(default=False)),
+                (
+                    "checkpoint",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="shards",
+                        to="catalog.checkpoint",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['checkpoint', models.OrderBy(models.F('is_manifest')), 'path'],
+                "ordering": ["checkpoint", models.OrderBy(models.F("is_manifest")), "path"],
             },
         ),
         migrations.CreateModel(
-            name='Terms',
+            name="Terms",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('version', models.PositiveIntegerField()),
-                ('text', models.TextField()),
-                ('sha256', models.CharField(max_length=64)),
-                ('created_at', models.DateTimeField()),
-                ('family', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='terms_versions', to='catalog.family')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("version", models.PositiveIntegerField()),
+                ("text", models.TextField()),
+                ("sha256", models.CharField(max_length=64)),
+                ("created_at", models.DateTimeField()),
+                (
+                    "family",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="terms_versions",
+                        to="catalog.family",
+                    ),
+                ),
             ],
             options={
-                'verbose_name_plural': 'terms',
+                "verbose_name_plural": "terms",
             },
         ),
         migrations.AddConstraint(
-            model_name='checkpoint',
-            constraint=models.UniqueConstraint(fields=('family', 'variant', 'version'), name='a_published_version_is_one'),
+            model_name="checkpoint",
+            constraint=models.UniqueConstraint(
+                fields=("family", "variant", "version"), name="a_published_version_is_one"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='shard',
-            constraint=models.UniqueConstraint(fields=('checkpoint', 'path'), name='one_shard_per_path'),
+            model_name="shard",
+            constraint=models.UniqueConstraint(
+                fields=("checkpoint", "path"), name="one_shard_per_path"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='shard',
-            constraint=models.CheckConstraint(condition=models.Q(('size__gte', 0)), name='a_size_is_not_negative'),
+            model_name="shard",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("size__gte", 0)), name="a_size_is_not_negative"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='terms',
-            constraint=models.UniqueConstraint(fields=('family', 'version'), name='one_text_per_terms_version'),
+            model_name="terms",
+            constraint=models.UniqueConstraint(
+                fields=("family", "version"), name="one_text_per_terms_version"
+            ),
         ),
     ]

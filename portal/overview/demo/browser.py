@@ -126,7 +126,11 @@ class Browser:
 
 
 def fetch(
-    url: str, *, method: str = "GET", headers: dict[str, str] | None = None, data: bytes | None = None
+    url: str,
+    *,
+    method: str = "GET",
+    headers: dict[str, str] | None = None,
+    data: bytes | None = None,
 ) -> tuple[int, dict[str, str], bytes]:
     """Ask with a plain HTTP client; return status, headers (small letters) and body."""
     request = urllib.request.Request(url, data=data, headers=headers or {}, method=method)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,8 @@ from portal.overview.demo.portal_process import Portal, password
 
 META, HF = "llama/7b-meta@1", "llama/7b-hf@1"
 CHECKED_WITHIN = 60
-HALF = 1 << 19
+RANGE = 1 << 19  # bytes asked for at a time
+CUT_AFTER = 100
 
 
 class StoryError(Exception):
@@ -80,8 +82,11 @@ class Story:
             ("swapped", "hf", ("--swap-layers", "1", "2")),
         ):
             made = subprocess.run(
-                [sys.executable, "-m", "inference_check.synthetic", str(self.folder / folder)]
-                + ["--layout", layout, "--parts", "2", "--seed", "7", *more],
+                [
+                    *(sys.executable, "-m", "inference_check.synthetic"),
+                    *(str(self.folder / folder), "--layout", layout),
+                    *("--parts", "2", "--seed", "7", *more),
+                ],
                 cwd=settings.BASE_DIR,
                 capture_output=True,
                 text=True,
@@ -124,7 +129,9 @@ class Story:
         require(link, "the mail holds no link that confirms the address")
         assert link is not None
         page = self.applicant.get(urllib.parse.urlsplit(link.group()).path)
-        confirmed = self.applicant.send(page, page.form_with("/" + link.group().split("/")[-2] + "/"))
+        confirmed = self.applicant.send(
+            page, page.form_with("/" + link.group().split("/")[-2] + "/")
+        )
         require(confirmed.status == 200, f"confirming the address answered {confirmed.status}")
         self.say(f"{email} signed up and confirmed the address by the link in the mail")
         page = self.applicant.get("/account/login/")
@@ -167,9 +174,13 @@ class Story:
             page, page.form_with("until"), reason="A sound purpose. Welcome.", until=until
         )
         status = self.applicant.get(f"/requests/{self.request}/")
-        require("A sound purpose" in status.text, "the applicant does not see the reviewer's reason")
+        require(
+            "A sound purpose" in status.text, "the applicant does not see the reviewer's reason"
+        )
         require("approved" in self._last_mail(self.cast["applicant"][0]), "no mail of the approval")
-        self.say(f"the reviewer approved it in Django admin until {until}; the applicant has a mail")
+        self.say(
+            f"the reviewer approved it in Django admin until {until}; the applicant has a mail"
+        )
 
     # -- downloading --------------------------------------------------------------------------
     def get_urls(self) -> dict[str, dict[str, str]]:
@@ -198,28 +209,33 @@ class Story:
 
     def download(self, urls: dict[str, dict[str, str]]) -> Path:
         """Download every file with a plain HTTP client, in ranges; one is cut and resumed."""
-        requests = 0
+        ranges, cut = 0, ""
         for name, files in urls.items():
             for path, url in files.items():
                 target = self.folder / "copies" / name.replace("/", "-") / path
                 target.parent.mkdir(parents=True, exist_ok=True)
-                requests += self._download_one(url, target)
+                if not cut:
+                    cut = f"{path}, cut after {self._cut(url, target):,} bytes"
+                ranges += self._download_one(url, target)
         shards = sum(len(files) for files in urls.values())
-        self.say(f"downloaded {shards} files over HTTP in {requests} ranges, one resumed by If-Range")
+        self.say(f"downloaded {shards} files over HTTP in {ranges} ranges; resumed {cut}")
         return self.folder / "copies" / META.replace("/", "-")
 
+    def _cut(self, url: str, target: Path) -> int:
+        """Begin to download a file, and lose the connection in the middle of it."""
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return target.write_bytes(answer.read(CUT_AFTER))
+
     def _download_one(self, url: str, target: Path) -> int:
+        """Download what is missing of a file, range by range; return how many there were."""
         status, headers, _ = fetch(url, method="HEAD")
         require(status == 200, f"HEAD of {target.name} answered {status}")
         size, etag = int(headers["content-length"]), headers["etag"]
         ranges = 0
-        with target.open("wb") as file:
-            while file.tell() < size or size == 0 == ranges:
-                if size == 0:
-                    break
-                start = file.tell()
-                wanted = f"bytes={start}-{min(start + HALF, size) - 1}"
-                status, headers, body = fetch(url, headers={"Range": wanted, "If-Range": etag})
+        with target.open("ab") as file:
+            while (start := file.tell()) < size:
+                wanted = f"bytes={start}-{min(start + RANGE, size) - 1}"
+                status, _, body = fetch(url, headers={"Range": wanted, "If-Range": etag})
                 require(status == 206, f"{wanted} of {target.name} answered {status}")
                 file.write(body)
                 ranges += 1

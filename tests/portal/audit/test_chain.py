@@ -10,7 +10,9 @@ from portal.audit.models import Event
 
 @pytest.fixture
 def three_events(db, at):
-    return [chain.record("thing.done", subject=f"thing:{n}", actor="user:1", at=at) for n in range(3)]
+    return [
+        chain.record("thing.done", subject=f"thing:{n}", actor="user:1", at=at) for n in range(3)
+    ]
 
 
 def test_each_event_follows_from_the_one_before(three_events):

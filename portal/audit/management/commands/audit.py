@@ -8,7 +8,9 @@ from portal.audit import chain
 
 
 class Command(BaseCommand):
-    help = "Check that the audit chain is whole: exit 0 if it holds, 1 with each break if it does not."
+    help = (
+        "Check that the audit chain is whole: exit 0 if it holds, 1 with each break if it does not."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("what", choices=["verify"])

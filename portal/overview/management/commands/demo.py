@@ -12,7 +12,9 @@ from portal.overview.demo.story import Story, StoryError
 
 
 class Command(BaseCommand):
-    help = "Tell the whole story on the embedded default, over real HTTP; exit 0 if every step held."
+    help = (
+        "Tell the whole story on the embedded default, over real HTTP; exit 0 if every step held."
+    )
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -34,7 +36,9 @@ class Command(BaseCommand):
             if keep:
                 self.stdout.write(
                     f"\nThe site: {portal.url}   The admin: {portal.url}/admin/\n"
-                    + "".join(f"  {who}: {email}  {word}\n" for who, (email, word) in story.cast.items())
+                    + "".join(
+                        f"  {who}: {email}  {word}\n" for who, (email, word) in story.cast.items()
+                    )
                     + f"Its files: {portal.data}\nCtrl-C ends it."
                 )
                 portal.wait()

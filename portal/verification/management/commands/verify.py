@@ -2,7 +2,7 @@ import os
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
@@ -20,7 +20,9 @@ class Command(BaseCommand):
 
     help = "Say whether a copy of a checkpoint is authentic."
 
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> ArgumentParser:
+    def create_parser(  # type: ignore[override]  # the verifier's own parser, not Django's
+        self, prog_name: str, subcommand: str, **kwargs: Any
+    ) -> ArgumentParser:
         """Return the verifier's own parser, with the catalogue's name added."""
         parser = verify_parser(prog=f"{Path(prog_name).name} {subcommand}")
         parser.add_argument(
@@ -81,10 +83,10 @@ def _of_all_checkpoints() -> list[str]:
     """Return the arguments that name every manifest of the catalogue, if there is one here."""
     from portal.catalog.manifests import manifest_of
     from portal.catalog.models import Checkpoint
-    from portal.embedded import bring_up_to_date
+    from portal.embedded import bring_up_to_date, embedded_file
 
     embedded = settings.DATABASES["default"] is settings.EMBEDDED_DATABASE
-    if embedded and not Path(settings.EMBEDDED_DATABASE["NAME"]).exists():
+    if embedded and not embedded_file().exists():
         return []
     bring_up_to_date()
     return [
@@ -94,6 +96,6 @@ def _of_all_checkpoints() -> list[str]:
     ]
 
 
-def _stop(sentence: str) -> Any:
+def _stop(sentence: str) -> NoReturn:
     print(sentence, file=sys.stderr)
     raise SystemExit(NOTHING_TO_COMPARE)

@@ -1,0 +1,8 @@
+"""The portal's settings, with a data folder that goes when the tests end."""
+
+import os
+import tempfile
+
+os.environ["WEIGHBRIDGE_DATA"] = tempfile.mkdtemp(prefix="weighbridge-tests-")
+
+from portal.settings import *  # noqa: E402, F403 - the folder must be chosen first
