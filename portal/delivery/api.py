@@ -6,7 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.timezone import now
-from ninja import NinjaAPI, Schema
+from ninja import NinjaAPI, Schema, Status
 from ninja.errors import AuthenticationError, ValidationError
 from ninja.security import HttpBearer
 
@@ -120,7 +120,7 @@ def make_download(request: HttpRequest, wanted: DownloadIn) -> Any:
         agent=request.headers.get("User-Agent", ""),
         token=token,
     )
-    return 201, {
+    answer = {
         "id": download.pk,
         "checkpoint": checkpoint.name,
         "grant": download.grant_id,
@@ -135,3 +135,4 @@ def make_download(request: HttpRequest, wanted: DownloadIn) -> Any:
             for file in files
         ],
     }
+    return Status(201, answer)
