@@ -83,7 +83,9 @@ def test_a_url_is_for_one_shard_of_one_grant(client, url, grant, checkpoint):
 
 def test_a_url_ends_when_it_says(at):
     ends = at + timedelta(seconds=60)
-    query = dict(part.split("=") for part in signers.sign(1, 2, method="GET", expires_at=ends).split("&"))
+    query = dict(
+        part.split("=") for part in signers.sign(1, 2, method="GET", expires_at=ends).split("&")
+    )
     before = ends.replace(microsecond=0) - timedelta(microseconds=1)
     signers.check(1, 2, method="GET", at=before, **query)
     with pytest.raises(signers.UrlError, match="ended at"):
@@ -212,9 +214,7 @@ def test_only_a_digest_of_a_token_is_kept(applicant, at):
 
 
 def test_an_ended_token_opens_nothing(applicant, at):
-    _, secret = tokens.make(
-        applicant, scopes=["download"], by="tests", at=at, expires_at=at + DAY
-    )
+    _, secret = tokens.make(applicant, scopes=["download"], by="tests", at=at, expires_at=at + DAY)
     tokens.authenticate(secret, scope="read", at=at)
     with pytest.raises(tokens.TokenError, match="has ended"):
         tokens.authenticate(secret, scope="download", at=at + DAY)
