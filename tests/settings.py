@@ -5,4 +5,4 @@ import tempfile
 
 os.environ["WEIGHBRIDGE_DATA"] = tempfile.mkdtemp(prefix="weighbridge-tests-")
 
-from portal.settings import *  # noqa: E402, F403 - the folder must be chosen first
+from portal.settings import *  # noqa: F403 - the folder must be chosen first
