@@ -19,11 +19,15 @@ def application_form(request: AccessRequest, data: Mapping[str, Any] | None) -> 
         widget=forms.CheckboxSelectMultiple,
         label="Which checkpoints do you need?",
         help_text="Two layouts of the same weights are two checkpoints.",
+        error_messages={"required": "Choose at least one."},
     )
     base = form_class(questions)
     made = type("ApplicationForm", (base,), {"checkpoints": field})
     initial = dict(request.answers) | {"checkpoints": request.checkpoints.all()}
-    return made(data, initial=initial)
+    form: forms.Form = made(data, initial=initial)
+    for name in base.base_fields:
+        form.fields[name].error_messages["required"] = "Answer this question."
+    return form
 
 
 def as_typed(form: forms.Form, data: Any) -> dict[str, Any]:

@@ -59,4 +59,11 @@ def test_a_form_without_its_token_is_refused_in_words(applicant, family):
     client = Client(enforce_csrf_checks=True)
     client.force_login(applicant)
     page = client.post("/families/llama/apply/")
-    assert page.status_code == 403 and "You may not do that" in page.text
+    assert page.status_code == 403 and "Nothing was changed" in page.text
+
+
+def test_a_fault_of_ours_is_told_in_words(client, checkpoint, monkeypatch):
+    monkeypatch.setattr("portal.overview.views.render", lambda *_: 1 / 0)
+    client.raise_request_exception = False
+    page = client.get("/")
+    assert page.status_code == 500 and "on our side" in page.text

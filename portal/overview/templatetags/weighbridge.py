@@ -129,7 +129,8 @@ def is_tick(field: BoundField) -> bool:
 
 @register.filter
 def described(field: BoundField) -> Any:
-    """Draw the input, tied to its help and its error."""
+    """Draw the input, tied to its help and its error; a placeholder would only repeat the label."""
+    field.field.widget.attrs.pop("placeholder", None)
     ids = [f"{field.auto_id}-help"] if field.help_text else []
     ids += [f"{field.auto_id}-error"] if field.errors else []
     attributes: dict[str, str | bool] = {"aria-describedby": " ".join(ids)} if ids else {}

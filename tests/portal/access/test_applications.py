@@ -61,10 +61,10 @@ def test_a_draft_is_kept_though_it_is_invalid(signed_in, draft):
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        ({"name": ""}, "This field is required"),
+        ({"name": ""}, "Answer this question"),
         ({"name": "x" * 301}, "at most 300 characters"),
         ({"role": SCRIPT}, "Select a valid choice"),
-        ({"checkpoints": []}, "This field is required"),
+        ({"checkpoints": []}, "Choose at least one"),
         ({"checkpoints": ["9999"]}, "Select a valid choice"),
     ],
 )
@@ -74,7 +74,7 @@ def test_continuing_with_a_wrong_answer_says_what_to_change_and_loses_nothing(
     page = type_in(signed_in, draft, **{"purpose": "Kept as typed."} | wrong)
     (name,) = wrong
     assert page.status_code == 422
-    assert error in page.text and f'href="#id_{name}"' in page.text
+    assert error in page.text and f'href="#id_{name}' in page.text
     assert "Kept as typed." in page.text and SCRIPT not in page.text
     draft.refresh_from_db()
     assert draft.answers["purpose"] == "Kept as typed."
@@ -90,7 +90,7 @@ def test_markup_in_an_answer_is_shown_as_text(signed_in, draft):
 def test_an_unfinished_application_cannot_be_submitted_past_the_form(signed_in, draft):
     answer = signed_in.post(place(draft, "check/"), {"accept": "on"})
     assert answer.url == place(draft, "edit/?check=1")
-    assert "This field is required" in signed_in.get(answer.url).text
+    assert "Answer this question" in signed_in.get(answer.url).text
     draft.refresh_from_db()
     assert draft.status == "draft"
 
