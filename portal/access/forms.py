@@ -58,5 +58,5 @@ class AcceptForm(forms.Form):
         super().__init__(data)
         self.fields["accept"].label = f"I accept version {terms.version} of these terms"
         self.fields["version"] = forms.IntegerField(
-            widget=forms.HiddenInput, initial=terms.version, required=False
+            widget=forms.HiddenInput, initial=terms.version, label="The version you read"
         )

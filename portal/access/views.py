@@ -117,13 +117,14 @@ def check_view(request: HttpRequest, pk: int) -> HttpResponse:
     terms = application.family.terms
     form = AcceptForm(request.POST or None, terms=terms)
     if form.is_valid():
-        read = application.family.terms_versions.filter(
-            version=form.cleaned_data["version"] or terms.version
-        ).first()
+        # who was shown a version accepts that one, and `submit` refuses all but the newest
+        read = get_object_or_404(
+            application.family.terms_versions, version=form.cleaned_data["version"]
+        )
         try:
             applications.submit(
                 application,
-                terms=read or terms,
+                terms=read,
                 at=now(),
                 address=request.META.get("REMOTE_ADDR"),
                 agent=request.headers.get("User-Agent", ""),
