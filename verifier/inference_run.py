@@ -57,10 +57,12 @@ def run(
     size: int,
     options: InferenceOptions,
     progress: Progress,
+    rung: str | None = None,
 ) -> dict[str, Any]:
     """Run the check on ``copy``, of ``size`` bytes of weights, against ``reference``.
 
-    ``configs`` are the published ones, by name; they stand in where the copy has none.
+    ``configs`` are the published ones, by name; they stand in where the copy has none. ``rung`` is
+    what the weights were found to be, such as ``cast:bf16-rne``: it bounds what is close.
     """
     if not torch_available():
         return not_run("torch is not installed")
@@ -79,6 +81,8 @@ def run(
         command += ["--config-from", str(published) if configs else "none"]
         if options.positions:
             command += ["--positions", str(options.positions)]
+        if rung:
+            command += ["--rung", rung]
         seconds = START_SECONDS + size / SLOWEST_BYTES_PER_SECOND
         return _ask([*command, "--json", "--progress-json"], seconds, options, progress)
 

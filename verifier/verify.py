@@ -260,14 +260,14 @@ class _Verification:
             *weights.findings,
             *(f for f in damage.findings if f.path not in {w.path for w in weights.findings}),
         ]
-        inference = self._inference(best, final)
+        inference = self._inference(best, final, weights.rung)
         if inference["status"] == "disagrees":
             reason = inference.get("reason") or "its answers are not those published"
             message = f"Inference disagrees: {reason}".rstrip(".") + "."
             findings.append(Finding(Code.INFERENCE_DISAGREES, "", message))
         return self._report(best, final, findings, weights, inference)
 
-    def _inference(self, best: _Candidate, final: Verdict) -> dict[str, Any]:
+    def _inference(self, best: _Candidate, final: Verdict, rung: str | None) -> dict[str, Any]:
         """Run the inference check, or say why not."""
         reference = best.manifest.side_file(manifest.REFERENCE)
         if not self.options.wants("inference"):
@@ -288,6 +288,7 @@ class _Verification:
             sum(file.size for file in weights),
             self.options.inference,
             self.progress,
+            rung,
         )
 
     def _report(

@@ -36,6 +36,14 @@ class WeightsCheck:
         return frozenset(row["name"] for row in rows if row["status"] == "exact")
 
     @property
+    def rung(self) -> str | None:
+        """What the weights are, in the words of the inference check; None where they have no bound."""
+        scheme = self.report.get("scheme")
+        if self.verdict is not Verdict.CAST or scheme in (None, "mixed"):
+            return None
+        return f"cast:{scheme}"
+
+    @property
     def compared(self) -> bool:
         """Whether tensors were looked at."""
         return bool(self.report["status"] == "compared")

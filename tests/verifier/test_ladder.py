@@ -100,3 +100,14 @@ def test_an_incomplete_copy_and_one_file_are_not_run(copy, check):
         "incomplete",
         "not-run",
     )
+
+
+def test_a_rounded_copy_is_cast_and_computes_close(official, tmp_path, check):
+    rounded = shutil.copytree(official, tmp_path / "rounded")
+    for shard in rounded.glob("*.safetensors"):
+        tensors = {name: tensor.bfloat16() for name, tensor in load_file(shard).items()}
+        save_file(tensors, shard)
+    outcome = check(rounded, "--positions", "8", "--accept", "cast")
+    assert outcome.report["verdict"] == "cast"
+    assert outcome.report["inference"]["status"] == "close"
+    assert outcome.status == 0, outcome.err
