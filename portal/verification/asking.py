@@ -1,10 +1,10 @@
 """Ask for the check of a copy: a folder under the drop folder, a list of addresses, or an upload."""
 
 import re
-import shutil
+import uuid
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -16,23 +16,18 @@ from portal.accounts.models import User
 from portal.accounts.people import has_confirmed_address
 from portal.audit.chain import record
 from portal.catalog.models import Checkpoint
-from portal.verification.models import Verification
+from portal.verification.copies import folder_of, remove
+from portal.verification.models import Verification, VerificationQuerySet
 from portal.verification.tasks import wake
 
 MOST_FILES = 200
+LONGEST_URL = 4000
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 Source = Verification.Source
 
 
 class AskError(Exception):
     """The check cannot be asked for; the message says why and what to do."""
-
-
-def copy_folder(check: Verification) -> Path:
-    """Return where the files of ``check`` lie."""
-    if check.source == Source.FOLDER:
-        return settings.DROP_FOLDER / check.what[0]
-    return settings.DATA / "copies" / str(check.pk)
 
 
 def ask_folder(
@@ -63,16 +58,10 @@ def ask_urls(
     Raises:
         AskError: ``user`` may not now, or an address cannot be used.
     """
-    _check_allowance(user, at)
     urls = [url.strip() for url in urls if url.strip()]
     if not 0 < len(urls) <= MOST_FILES:
         raise AskError(f"Give 1 to {MOST_FILES} addresses, one a line.")
-    names = [file_name(urlsplit(url).path) for url in urls]
-    for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-            raise AskError(f"{url[:100]!r} is not an http or https address.")
-    _check_distinct(names)
+    _check_distinct([file_name(_path_of(url)) for url in urls])
     return _ask(user, Source.URLS, urls, checkpoint, at)
 
 
@@ -84,27 +73,45 @@ def ask_upload(
     Raises:
         AskError: ``user`` may not now, or the files are too many, too large or misnamed.
     """
-    left = _check_allowance(user, at)
     if not 0 < len(files) <= MOST_FILES:
         raise AskError(f"Choose 1 to {MOST_FILES} files.")
     size = sum(file.size or 0 for file in files)
-    if size > left:
-        raise AskError(f"These files have {size:,} bytes; {left:,} are left for you today.")
+    _check_allowance(user, at, size)  # and again when the row is written, among others' requests
     names = [file_name(file.name or "") for file in files]
     _check_distinct(names)
-    with transaction.atomic():
-        check = _ask(user, Source.UPLOAD, names, checkpoint, at, size=size)
-        folder = copy_folder(check)
+    check_id = uuid.uuid4()
+    folder = folder_of(check_id) / "files"
+    try:
         folder.mkdir(mode=0o700, parents=True)
-        try:
-            for name, file in zip(names, files, strict=True):
-                with (folder / name).open("xb") as target:
-                    for piece in file.chunks(1 << 20):
-                        target.write(piece)
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise AskError(f"The upload could not be kept ({error.strerror}).") from error
-    return check
+        for name, file in zip(names, files, strict=True):
+            with (folder / name).open("xb") as target:
+                for piece in file.chunks(1 << 20):
+                    target.write(piece)
+        return _ask(user, Source.UPLOAD, names, checkpoint, at, size=size, check_id=check_id)
+    except OSError as error:
+        remove(check_id)
+        raise AskError(f"The upload could not be kept ({error.strerror}).") from error
+    except BaseException:
+        remove(check_id)
+        raise
+
+
+def _path_of(url: str) -> str:
+    """Return the path of an address that can be fetched.
+
+    Raises:
+        AskError: it is no http or https address, or it carries a password.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or len(url) > LONGEST_URL:
+        raise AskError(f"{url[:100]!r} is not an http or https address.")
+    if parts.username or parts.password:
+        raise AskError(f"The address at {parts.hostname} carries a user name; leave it out.")
+    return parts.path
 
 
 def file_name(path: str) -> str:
@@ -127,22 +134,37 @@ def _check_distinct(names: Iterable[str]) -> None:
         seen.add(name)
 
 
-def _check_allowance(user: User, at: datetime) -> int:
-    """Return how many bytes are left to ``user`` today.
+def bytes_left(user: User, at: datetime, *, besides: uuid.UUID | None = None) -> int:
+    """Return how many bytes ``user`` may still have checked at ``at``, not counting one check."""
+    others = _of_today(user, at)
+    if besides:
+        others = others.exclude(pk=besides)
+    used: int = others.aggregate(sum=Sum("bytes_total"))["sum"] or 0
+    return max(0, int(settings.CHECK_BYTES_PER_DAY) - used)
+
+
+def _of_today(user: User, at: datetime) -> VerificationQuerySet:
+    """Return what ``user`` sent or had fetched in 24 hours; drop folders are the operators'."""
+    return Verification.objects.filter(
+        asked_by=user, created_at__gt=at - timedelta(days=1)
+    ).exclude(source=Source.FOLDER)
+
+
+def _check_allowance(user: User, at: datetime, size: int) -> None:
+    """Check that ``user`` may ask for one more check, of ``size`` bytes as far as is known.
 
     Raises:
-        AskError: their address is not confirmed, or today's checks are used up.
+        AskError: their address is not confirmed, or today's checks or bytes are used up.
     """
     if not has_confirmed_address(user):
         raise AskError("Confirm your e-mail address first.")
-    today = Verification.objects.filter(asked_by=user, created_at__gt=at - timedelta(days=1))
-    if today.count() >= settings.CHECKS_PER_DAY:
+    if _of_today(user, at).count() >= settings.CHECKS_PER_DAY:
         raise AskError(f"You have asked for {settings.CHECKS_PER_DAY} checks in 24 hours; wait.")
-    used: int = today.aggregate(sum=Sum("bytes_total"))["sum"] or 0
-    left: int = settings.CHECK_BYTES_PER_DAY - used
-    if left <= 0:
+    left = bytes_left(user, at)
+    if not left:
         raise AskError("The bytes that you may have checked in 24 hours are used up; wait.")
-    return left
+    if size > left:
+        raise AskError(f"These files have {size:,} bytes; {left:,} are left for you today.")
 
 
 @transaction.atomic
@@ -154,8 +176,13 @@ def _ask(
     at: datetime,
     *,
     size: int = 0,
+    check_id: uuid.UUID | None = None,
 ) -> Verification:
+    if source != Source.FOLDER:
+        User.objects.select_for_update().get(pk=user.pk)  # requests of one person, one by one
+        _check_allowance(user, at, size)
     check = Verification.objects.create(
+        id=check_id or uuid.uuid4(),
         asked_by=user,
         checkpoint=checkpoint,
         source=source,

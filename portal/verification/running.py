@@ -1,13 +1,13 @@
 """Run one check: fetch what is to be fetched, then `python -m verifier` as a process of its own."""
 
+import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
+import stat
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -17,22 +17,30 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.utils.timezone import now
 
 from portal.catalog.manifests import manifest_of, release_key, sketch_of
 from portal.catalog.models import Checkpoint
 from portal.storage.stores import StoreError
 from portal.verification import claims
-from portal.verification.asking import copy_folder, file_name
+from portal.verification.asking import bytes_left, file_name
+from portal.verification.copies import (
+    files_of,
+    folder_of_owner,
+    remove,
+    remove_what_others_left,
+)
 from portal.verification.fetching import FetchError, fetch
+from portal.verification.guard import ENDED
 from portal.verification.models import Verification
 
 REPORT_LIMIT = 32 << 20
 LINE_LIMIT = 64 << 10
-ADDRESS_SPACE = 32 << 30  # torch reserves far more than it uses
+GUARD = Path(__file__).with_name("guard.py")
 SLOWEST = 50_000_000  # bytes a second, below which a check is stuck
 SHORTEST = 600  # seconds
+SIZES = ("bytes_done", "bytes_total")
 LOST = "the check was taken over by another worker"
 
 
@@ -55,13 +63,20 @@ class Run:
         """Renew the lease until the run is over; end the child when the check is lost."""
         shown: dict[str, Any] = {}
         renewed = time.monotonic()
+        lease = settings.CHECK_LEASE_SECONDS
         try:
-            while not self.over.wait(1):
-                progress = dict(self.progress)
-                quiet = time.monotonic() - renewed < settings.CHECK_LEASE_SECONDS / 4
-                if progress == shown and quiet:
+            while not self.over.wait(min(1, lease / 4)):
+                progress, silent = dict(self.progress), time.monotonic() - renewed
+                if progress == shown and silent < lease / 4:
                     continue
-                if not claims.beat(self.check.pk, self.owner, at=now(), progress=progress):
+                try:
+                    mine = claims.beat(self.check.pk, self.owner, at=now(), progress=progress)
+                except DatabaseError:  # busy or away for a while: the lease may outlast it
+                    connections.close_all()
+                    if silent < lease:
+                        continue
+                    mine = False
+                if not mine:
                     self.lost.set()
                     self.end_child()
                     return
@@ -70,9 +85,9 @@ class Run:
             connections.close_all()
 
     def end_child(self) -> None:
-        """Kill the verifier and all that it started."""
-        if self.child is not None and self.child.poll() is None:
-            os.killpg(self.child.pid, signal.SIGKILL)
+        """End the verifier and all that it started: its guard does, when this pipe closes."""
+        if self.child is not None and self.child.stdin is not None:
+            self.child.stdin.close()
 
 
 def run_check(check_id: uuid.UUID) -> None:
@@ -80,8 +95,9 @@ def run_check(check_id: uuid.UUID) -> None:
     owner = claims.claim(check_id, at=now())
     if owner is None:
         return
-    check = Verification.objects.select_related("checkpoint__family").get(pk=check_id)
+    check = Verification.objects.select_related("checkpoint__family", "asked_by").get(pk=check_id)
     run = Run(check, owner)
+    remove_what_others_left(check, owner)
     heart = threading.Thread(target=run.keep_alive, daemon=True)
     heart.start()
     result: dict[str, Any]
@@ -97,45 +113,53 @@ def run_check(check_id: uuid.UUID) -> None:
     finally:
         run.over.set()
         heart.join()
-    if not run.lost.is_set():
-        claims.finish(check_id, owner, at=now(), **result)
-    if check.source != Verification.Source.FOLDER and not run.lost.is_set():
-        shutil.rmtree(copy_folder(check), ignore_errors=True)
+    sizes = {key: run.progress[key] for key in SIZES if key in run.progress}
+    if not run.lost.is_set() and claims.finish(check_id, owner, at=now(), **sizes, **result):
+        remove(check_id)
+    else:
+        shutil.rmtree(folder_of_owner(check, owner), ignore_errors=True)
 
 
 def _verify(run: Run) -> dict[str, Any]:
     """Return the fields of the row that say what came of it."""
-    folder = copy_folder(run.check)
+    folder = files_of(run.check, run.owner)
     if run.check.source == Verification.Source.URLS:
         _fetch_all(run, folder)
     if not folder.is_dir():
         raise CheckError("The files of this copy are gone; ask again.")
-    with tempfile.TemporaryDirectory(prefix="weighbridge-check-") as scratch:
-        status, output, sentence = _child(run, folder, Path(scratch))
+    scratch = folder_of_owner(run.check, run.owner) / "scratch"
+    scratch.mkdir(mode=0o700, parents=True)
+    status, output, sentence = _child(run, folder, scratch)
+    for place, name in ((str(folder), _name_of(run.check)), (f"{settings.DATA}/", "")):
+        sentence = sentence.replace(place, name)
     if run.lost.is_set():
         raise CheckError(LOST)
     if status not in (0, 1):
-        why = sentence or f"the verifier ended with status {status}"
+        why = sentence or f"The verifier ended with status {status}; ask the operators."
         return {"status": Verification.Status.FAILED, "exit_status": status, "sentence": why}
     try:
-        report = json.loads(output)
-        verdict = report["verdict"]
-    except (ValueError, KeyError, TypeError) as error:
+        report = json.loads(output.replace(b"\\u0000", b"\\ufffd"))  # which PostgreSQL refuses
+        verdict = str(report["verdict"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckError("The verifier gave no report; ask the operators.") from error
-    report["path"] = folder.name if run.check.source == Verification.Source.FOLDER else "the copy"
+    report["path"] = _name_of(run.check)
     return {
         "status": Verification.Status.DONE,
         "exit_status": status,
         "verdict": verdict,
-        "sentence": report.get("sentence", sentence),
+        "sentence": str(report.get("sentence") or sentence),
         "report": report,
     }
 
 
+def _name_of(check: Verification) -> str:
+    """Return what a report calls the copy; where it lies on this machine is not told."""
+    return str(check.what[0]) if check.source == Verification.Source.FOLDER else "the copy"
+
+
 def _fetch_all(run: Run, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed left
     folder.mkdir(mode=0o700, parents=True)
-    left = settings.CHECK_BYTES_PER_DAY
+    left = bytes_left(run.check.asked_by, now(), besides=run.check.pk)
     done = 0
 
     def count(piece: int) -> None:
@@ -166,45 +190,65 @@ def _arguments(check: Verification, folder: Path) -> list[str]:
     return [*arguments, "--json", "--progress-json"]
 
 
-def _limit() -> None:
-    """Bound the child before it begins: no core file, no endless address space."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+def _size_of(folder: Path) -> int:
+    """Return the bytes of the regular files below ``folder``, without following links."""
+    size = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # the verifier says what cannot be read
+                about = (Path(root) / name).lstat()
+                size += about.st_size if stat.S_ISREG(about.st_mode) else 0
+    return size
 
 
 def _child(run: Run, folder: Path, scratch: Path) -> tuple[int, bytes, str]:
     """Return the verifier's exit status, its report and its last sentence."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    run.progress |= {"bytes_total": size}
+    size = _size_of(folder)
+    run.progress |= {"bytes_done": 0, "bytes_total": size}
     output = scratch / "report.json"
     environment = os.environ | {
         "WEIGHBRIDGE_DATA": str(settings.DATA),
         "TMPDIR": str(scratch),
         "HOME": str(scratch),
     }
+    verifier = [sys.executable, "-m", "verifier", *_arguments(run.check, folder)]
     with output.open("wb") as report:
         run.child = subprocess.Popen(
-            [sys.executable, "-m", "verifier", *_arguments(run.check, folder)],
+            [sys.executable, "-I", str(GUARD), *verifier],
             cwd=settings.BASE_DIR,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=report,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            preexec_fn=_limit,
         )
-    deadline = threading.Timer(max(SHORTEST, 60 + size / SLOWEST), run.end_child)
+    late = threading.Event()
+    limit = max(SHORTEST, 60 + size / SLOWEST)
+
+    def end_late() -> None:
+        late.set()
+        run.end_child()
+
+    deadline = threading.Timer(limit, end_late)
     deadline.start()
     try:
+        if run.lost.is_set():  # since before there was a child to end
+            run.end_child()
         sentence = _follow(run)
-        status = run.child.wait()
     finally:
         deadline.cancel()
         run.end_child()
-    if status == -signal.SIGKILL and not run.lost.is_set():
-        raise CheckError("The verifier was ended from outside, or ran longer than it may.")
+        status = run.child.wait()
+        assert run.child.stderr is not None
+        run.child.stderr.close()
+    if late.is_set():
+        raise CheckError(f"The verifier ran longer than the {limit:,.0f} seconds it may.")
+    if status in (-signal.SIGKILL, ENDED) and not run.lost.is_set():
+        raise CheckError("The verifier was killed, as it is when memory runs out.")
     if output.stat().st_size > REPORT_LIMIT:
         raise CheckError("The report is larger than a report can be.")
+    # what counts as checked today is the copy, whatever the last stage's total was
+    run.progress |= {"bytes_done": size, "bytes_total": size}
     return status, output.read_bytes(), sentence
 
 

@@ -5,7 +5,7 @@ from celery import shared_task
 from django.utils.timezone import now
 from kombu.exceptions import OperationalError
 
-from portal.verification import claims
+from portal.verification import claims, copies
 
 
 def wake(check_id: uuid.UUID) -> None:
@@ -27,5 +27,6 @@ def reconcile() -> None:
     """Wake what waits though no message brings it, and give up what cannot be done."""
     at = now()
     claims.give_up(at)
+    copies.sweep()
     for check_id in claims.due(at):
         wake(check_id)

@@ -4,11 +4,14 @@ import uuid
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.safestring import mark_safe
 from django.utils.timezone import now
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods, require_safe
 
 from portal.accounts.people import signed_in
@@ -16,6 +19,8 @@ from portal.catalog.models import Checkpoint
 from portal.verification import asking
 from portal.verification.models import Verification
 from verifier import report_html
+
+FORM_BYTES = 1_000_000  # what a form has besides the files
 
 
 class CheckForm(forms.Form):
@@ -55,19 +60,31 @@ class CheckForm(forms.Form):
         return Checkpoint.objects.named(name).select_related("family").first() if name else None
 
 
+@csrf_exempt  # the check of the token reads the body, so it comes after what is known without
 @require_http_methods(["GET", "HEAD", "POST"])
 def verify_view(request: HttpRequest) -> HttpResponse:
-    """Say how anyone checks a copy, and take requests from people with a confirmed address."""
-    may_drop = request.user.has_perm("verification.check_drop_folder")
-    form = CheckForm(request.POST or None, may_drop=may_drop)
+    """Say how anyone checks a copy, and take requests from people with a confirmed address.
+
+    Nothing of an upload is read from who is not signed in, or beyond what anyone may send.
+    """
     if request.method == "POST":
         if not request.user.is_authenticated:
-            return redirect("account_login")
-        if form.is_valid():
-            try:
-                return redirect(_ask(request, form.cleaned_data))
-            except asking.AskError as error:
-                form.add_error(None, str(error))
+            return redirect_to_login(request.path)
+        announced = int(request.META.get("CONTENT_LENGTH") or 0)
+        if announced > settings.CHECK_BYTES_PER_DAY + FORM_BYTES:
+            return HttpResponse(status=413)
+    return _verify(request)
+
+
+@csrf_protect
+def _verify(request: HttpRequest) -> HttpResponse:
+    may_drop = request.user.has_perm("verification.check_drop_folder")
+    form = CheckForm(request.POST or None, may_drop=may_drop)
+    if request.method == "POST" and form.is_valid():
+        try:
+            return redirect(_ask(request, form.cleaned_data))
+        except asking.AskError as error:
+            form.add_error(None, str(error))
     context = {"form": form, "checkpoints": Checkpoint.objects.select_related("family")}
     return render(request, "verification/ask.html", context, status=422 if form.errors else 200)
 
@@ -109,7 +126,8 @@ def verification_view(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
         context["report"] = mark_safe(report_html.fragment(check.report))  # noqa: S308
     elif check.status in (check.Status.QUEUED, check.Status.RUNNING):
         context["refresh"] = True
-        if check.bytes_total and check.started_at:
+        fetching = check.stage == "fetching"  # how much there is, is known at the end
+        if check.bytes_total and check.started_at and not fetching:
             context["percent"] = min(100, check.bytes_done * 100 // check.bytes_total)
             spent = (now() - check.started_at).total_seconds()
             context["rate"] = int(check.bytes_done / spent) if spent > 0 else 0
@@ -142,7 +160,7 @@ def report_html_view(request: HttpRequest, pk: uuid.UUID) -> HttpResponse:
 def report_css_view(request: HttpRequest) -> HttpResponse:
     """Serve the style sheet of reports, which the verifier owns."""
     return HttpResponse(
-        report_html.STYLE_SHEET,
+        report_html.STYLE_SHEET.read_bytes(),
         content_type="text/css; charset=utf-8",
         headers={"Cache-Control": "public, max-age=3600"},
     )

@@ -1,175 +1,84 @@
-import threading
-import uuid
+import os
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from portal.verification import asking, claims, fetching
+from portal.audit.models import Event
+from portal.verification import claims, copies
 from portal.verification.models import Verification
 
-LEASE = timedelta(seconds=46)
+LONG = timedelta(hours=1)
 
 
 @pytest.fixture
 def check(applicant, at):
     return Verification.objects.create(
-        asked_by=applicant, source="urls", what=["https://x.example/a"], created_at=at
+        asked_by=applicant, source="urls", what=["https://x.example/a.bin"], created_at=at
     )
 
 
-def test_one_worker_claims_a_check_and_no_other(check, at):
+def test_a_check_is_claimed_by_one_worker(check, at):
     assert claims.claim(check.pk, at=at)
     assert claims.claim(check.pk, at=at) is None
 
 
-def test_a_check_whose_worker_is_gone_is_taken_over_and_the_first_is_fenced(check, at):
+def test_a_check_whose_lease_ran_out_is_claimed_again(check, at):
     first = claims.claim(check.pk, at=at)
-    later = at + LEASE
-    second = claims.claim(check.pk, at=later)
-    assert second
-    assert not claims.beat(check.pk, first, at=later, progress={})
-    assert not claims.finish(check.pk, first, at=later, status="done", verdict="identical")
-    assert claims.finish(check.pk, second, at=later, status="done", verdict="damaged")
+    second = claims.claim(check.pk, at=at + LONG)
+    assert second and second != first
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(check, at):
+    late = claims.claim(check.pk, at=at)
+    owner = claims.claim(check.pk, at=at + LONG)
+    assert not claims.beat(check.pk, late, at=at + LONG, progress={"bytes_done": 7})
+    assert not claims.finish(check.pk, late, at=at + LONG, status="done", verdict="damaged")
+    assert claims.finish(check.pk, owner, at=at + LONG, status="done", verdict="identical")
     check.refresh_from_db()
-    assert (check.verdict, check.attempt) == ("damaged", 2)
+    assert (check.verdict, check.bytes_done, check.attempt) == ("identical", 0, 2)
 
 
-def test_a_heartbeat_keeps_the_check(check, at):
+def test_a_result_is_written_once_with_one_event(check, at):
     owner = claims.claim(check.pk, at=at)
-    assert claims.beat(check.pk, owner, at=at + LEASE / 2, progress={"bytes_done": 7})
-    assert claims.claim(check.pk, at=at + LEASE) is None
+    assert claims.finish(check.pk, owner, at=at, status="done", verdict="identical")
+    assert not claims.finish(check.pk, owner, at=at, status="done", verdict="damaged")
+    assert Event.objects.filter(subject=check.subject, action="verification.finished").count() == 1
 
 
-def test_a_check_that_never_ends_is_given_up_with_a_reason(check, at):
-    for n in range(Verification.ATTEMPTS):
-        assert claims.claim(check.pk, at=at + n * LEASE)
-    over = at + Verification.ATTEMPTS * LEASE
-    assert claims.claim(check.pk, at=over) is None
-    claims.give_up(over)
+def test_a_heartbeat_keeps_the_lease(check, at):
+    owner = claims.claim(check.pk, at=at)
+    claims.beat(check.pk, owner, at=at + claims.lease() / 2, progress={})
+    assert claims.claim(check.pk, at=at + claims.lease()) is None
+
+
+def test_a_check_is_given_up_with_a_reason_when_its_attempts_are_used_up(check, at):
+    for attempt in range(Verification.ATTEMPTS):
+        assert claims.claim(check.pk, at=at + attempt * LONG)
+    after = at + Verification.ATTEMPTS * LONG
+    assert claims.claim(check.pk, at=after) is None
+    claims.give_up(after)
     check.refresh_from_db()
-    assert check.status == "failed" and "without a result" in check.sentence
+    assert check.status == "failed" and "8 times" in check.sentence
 
 
-def test_what_nobody_was_told_of_is_told_again_once(check, at):
+def test_what_waits_is_woken_once_in_a_while(check, at):
     assert claims.due(at) == [check.pk]
+    assert claims.due(at + timedelta(seconds=1)) == []
+    assert claims.due(at + LONG) == [check.pk]
+
+
+def test_what_a_worker_holds_is_not_woken(check, at):
+    claims.claim(check.pk, at=at)
     assert claims.due(at) == []
-    assert claims.due(at + LEASE) == [check.pk]
+    assert claims.due(at + LONG) == [check.pk]
 
 
-@pytest.mark.parametrize("name", ["..", "../x", "/etc", "a/../../b", "", "link", "a\0b"])
-def test_no_folder_outside_the_drop_folder_is_checked(reviewer, settings, tmp_path, at, name):
-    settings.DROP_FOLDER = tmp_path / "drop"
-    settings.DROP_FOLDER.mkdir()
-    (settings.DROP_FOLDER / "link").symlink_to("/etc")
-    with pytest.raises(asking.AskError):
-        asking.ask_folder(reviewer, name, None, at=at)
-
-
-def test_only_reviewers_name_folders(applicant, at):
-    with pytest.raises(asking.AskError, match="Only reviewers"):
-        asking.ask_folder(applicant, "copy", None, at=at)
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["file:///etc/passwd", "ftp://x/a", "https://u:p@x.example/a", "https:///a", "https://x/.."],
-)
-def test_only_plain_web_addresses_are_taken(applicant, at, url):
-    with pytest.raises(asking.AskError):
-        asking.ask_urls(applicant, [url], None, at=at)
-
-
-def test_checks_per_day_are_counted(applicant, at, settings, check):
-    settings.CHECKS_PER_DAY = 1
-    with pytest.raises(asking.AskError, match="24 hours"):
-        asking.ask_urls(applicant, ["https://x.example/a"], None, at=at)
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "127.0.0.1",
-        "localhost",
-        "[::1]",
-        "10.0.0.1",
-        "169.254.169.254",
-        "[::ffff:127.0.0.1]",
-        "0.0.0.0",
-    ],
-)
-def test_private_addresses_are_refused(tmp_path, host):
-    with pytest.raises(fetching.FetchError, match="not a public address"):
-        fetching.fetch(f"http://{host}:1/a", tmp_path / "a", limit=9, progress=lambda n: None)
-    assert not (tmp_path / "a").exists()
-
-
-class _Site(BaseHTTPRequestHandler):
-    def do_GET(self):
-        if self.path.startswith("/away"):
-            self.send_response(302)
-            self.send_header("Location", "http://elsewhere.internal/secret")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(200)
-        if self.path != "/silent":
-            self.send_header("Content-Length", "10")
-        self.end_headers()
-        self.wfile.write(b"0123456789"[: 5 if self.path == "/short" else 10])
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def site(settings):
-    settings.FETCH_PRIVATE_ADDRESSES = True
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Site)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def get(url, target, limit=100):
-    return fetching.fetch(url, target, limit=limit, progress=lambda n: None)
-
-
-def test_a_file_is_fetched_whole(site, tmp_path):
-    assert get(f"{site}/a", tmp_path / "a") == 10
-    assert (tmp_path / "a").read_bytes() == b"0123456789"
-
-
-def test_a_file_larger_than_what_is_left_is_refused(site, tmp_path):
-    for path in ("/a", "/silent"):
-        with pytest.raises(fetching.FetchError, match="left for"):
-            get(site + path, tmp_path / path[1:], limit=9)
-
-
-def test_a_file_cut_short_is_said_so(site, tmp_path):
-    with pytest.raises(fetching.FetchError, match="5 of 10|stopped"):
-        get(f"{site}/short", tmp_path / "a")
-
-
-def test_each_redirect_is_checked_anew(site, tmp_path, settings, monkeypatch):
-    asked = []
-    real = fetching.public_address
-
-    def only_the_site(host, port):
-        asked.append(host)
-        settings.FETCH_PRIVATE_ADDRESSES = host == "127.0.0.1"
-        return real("127.0.0.1", port) if host == "elsewhere.internal" else real(host, port)
-
-    monkeypatch.setattr(fetching, "public_address", only_the_site)
-    with pytest.raises(fetching.FetchError, match="not a public address"):
-        get(f"{site}/away", tmp_path / "a")
-    assert asked == ["127.0.0.1", "elsewhere.internal"]
-
-
-def test_a_strangers_check_is_not_found(client, stranger, check):
-    client.force_login(stranger)
-    assert client.get(f"/verifications/{check.pk}/").status_code == 404
-    assert client.get(f"/verifications/{uuid.uuid4()}/").status_code == 404
+def test_only_folders_of_no_waiting_check_are_swept(check, settings, tmp_path):
+    settings.DATA = tmp_path
+    kept = copies.folder_of(check.pk)
+    gone = kept.with_name("00000000-0000-0000-0000-000000000000")
+    for folder in (kept, gone):
+        (folder / "files").mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    copies.sweep()
+    assert kept.is_dir() and not gone.exists()

@@ -18,7 +18,10 @@ class Command(BaseCommand):
         for folder in ("messages", "control"):
             (queue / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chdir(settings.BASE_DIR)
-        command = [sys.executable, "-m", "celery", "-A", "portal.celery", "worker", "-B"]
+        # in a container root is who there is; what runs strangers' files is the verifier, bounded
+        quiet = ["-W", "ignore:You're running the worker with superuser"]
+        command = [sys.executable, *quiet, "-m", "celery", "--quiet", "-A", "portal.celery"]
+        command += ["worker", "-B"]
         command += ["-P", "prefork", "-c", str(processes), "--without-gossip", "--without-mingle"]
         command += ["--schedule", str(queue / "beat"), "--loglevel", "WARNING"]
         os.execv(sys.executable, command)
