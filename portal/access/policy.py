@@ -103,7 +103,5 @@ def _why_not(user: User, checkpoint: Checkpoint, grants: GrantQuerySet, at: date
     if last.expires_at <= at:
         return f"The grant ended on {last.expires_at:%d %B %Y, %H:%M} UTC: apply again to renew it."
     if not grants.active(at).filter(terms__acceptances__user=user).exists():
-        return (
-            "The terms of this grant have not been accepted: accept them on the page of the family."
-        )
+        return "No acceptance of the terms of this grant is on record: apply again to accept them."
     return "Your e-mail address is not confirmed: confirm it in your account."

@@ -7,6 +7,9 @@ from django.http import HttpRequest
 
 from portal.audit.models import Event
 
+admin.site.site_header = admin.site.site_title = "Weighbridge"
+admin.site.index_title = "The desk"
+
 
 class ReadOnlyAdmin(admin.ModelAdmin):
     """Shows rows; nobody, superusers included, adds, edits or deletes them here."""
