@@ -1,0 +1,112 @@
+"""The pages in a real browser: readable on a phone's width, clean for axe, usable by keyboard."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from portal.overview.demo.portal_process import Portal
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not shutil.which("chromium"), reason="needs Debian's chromium"),
+]
+ROOT = Path(__file__).parents[2]
+OPERATOR, PASSWORD = "operator@lab.example", "weighbridge-test"
+OPEN = ["/", "/families/notes/", "/verify/", "/account/login/", "/account/signup/", "/nowhere/"]
+SIGNED_IN = ["/access/", "/requests/", "/account/tokens/", "/verify/", "/verifications/"]
+ADMIN = ["/admin/", "/admin/access/accessrequest/", "/admin/audit/event/"]
+
+
+@pytest.fixture(scope="module")
+def portal(tmp_path_factory):
+    """A site with one published checkpoint and its operator."""
+    folder = tmp_path_factory.mktemp("browser")
+    (folder / "files").mkdir()
+    (folder / "files" / "notes.txt").write_text("small")
+    made = Portal(folder / "portal")
+    for arguments in (
+        ("publish", str(folder / "files"), "notes/plain@1"),
+        ("createsuperuser", "--noinput", "--email", OPERATOR),
+    ):
+        done = made.command(*arguments, extra={"DJANGO_SUPERUSER_PASSWORD": PASSWORD})
+        assert done.returncode == 0, done.stderr
+    made.start_site()
+    yield made
+    made.stop()
+
+
+LOOK = """
+import json, sys
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
+
+site, output, email, password, plan = sys.argv[1:6]
+found = []
+with sync_playwright() as play:
+    browser = play.chromium.launch(executable_path=sys.argv[6], args=["--no-sandbox"])
+    for scheme in ("light", "dark"):
+        for who, pages in json.loads(plan).items():
+            context = browser.new_context(color_scheme=scheme)
+            hosts = set()
+            context.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+            page = context.new_page()
+            if who != "anyone":
+                page.goto(site + "/admin/login/")
+                page.fill("[name=username]", email)
+                page.fill("[name=password]", password)
+                page.keyboard.press("Enter")
+                page.wait_for_url(site + "/admin/")
+            for path in pages:
+                for width in (320, 1280):
+                    page.set_viewport_size({"width": width, "height": 900})
+                    page.goto(site + path)
+                    wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")
+                    name = (path.strip("/").replace("/", "-") or "home") + f"-{width}-{scheme}.png"
+                    page.screenshot(path=f"{output}/{name}", full_page=True)
+                    rules = [v["id"] for v in Axe().run(page).response["violations"]]
+                    page.keyboard.press("Tab")
+                    focus = page.evaluate("document.activeElement.tagName")
+                    found.append([who, path, width, scheme, wide, rules, focus])
+            found.append([who, "hosts", 0, scheme, sorted(hosts) != [site.split("/")[2]], [], "A"])
+            context.close()
+    browser.close()
+print(json.dumps(found))
+"""
+
+
+def look(portal, plan):
+    """Walk the pages of ``plan`` in a process of its own: Playwright's loop does not suit Django."""
+    import json
+
+    output = ROOT / "tests" / "output"
+    output.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, portal.url, str(output), OPERATOR, PASSWORD, json.dumps(plan)]
+        + [shutil.which("chromium")],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def test_our_pages_fit_a_phone_satisfy_axe_and_ask_no_other_host(portal):
+    for who, path, width, scheme, wrong, rules, focus in look(
+        portal, {"anyone": OPEN, "operator": SIGNED_IN}
+    ):
+        place = f"{path} for {who}, {width} px, {scheme}"
+        assert not wrong, f"{place} is too wide or asks another host"
+        assert rules == [], f"{place}: axe finds {rules}"
+        assert focus != "BODY", f"{place} cannot be entered by keyboard"
+
+
+def test_the_admin_asks_no_other_host_and_is_entered_by_keyboard(portal):
+    for _who, path, _width, _scheme, wrong, _rules, focus in look(portal, {"operator": ADMIN}):
+        assert not (path == "hosts" and wrong)
+        assert focus != "BODY", path
