@@ -27,15 +27,20 @@ def main() -> None:
     if not Path("/dev/nvidiactl").exists():  # CUDA maps the memory of all devices at once
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     child = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-    threading.Thread(target=_end_with_worker, daemon=True).start()
+    ending = threading.Event()
+    watch = threading.Thread(target=_end_with_worker, args=[ending], daemon=True)
+    watch.start()
     status = child.wait()
+    if ending.is_set():
+        watch.join()  # it exits, when all has ended
     _end_all()
     os._exit(status if status >= 0 else 128 - status)
 
 
-def _end_with_worker() -> None:
+def _end_with_worker(ending: threading.Event) -> None:
     while os.read(0, 4096):
         pass
+    ending.set()
     _end_all()
     os._exit(ENDED)
 
@@ -57,10 +62,10 @@ def _children() -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if int(parent) == os.getpid() and state != "Z":
+            if int(parent) == os.getpid():
                 found.append(int(entry.name))
     return found
 

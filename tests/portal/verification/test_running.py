@@ -1,11 +1,13 @@
 """Real checks by real processes: what a worker does, and what is left when it is killed."""
 
+import http.server
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from portal.audit.models import Event
 from portal.catalog.models import Name
 from portal.catalog.publishing import publish
 from portal.verification import copies, running
-from portal.verification.asking import ask_folder, ask_upload
+from portal.verification.asking import ask_folder, ask_upload, ask_urls
 from portal.verification.models import Verification
 from tests.conftest import make_person
 
@@ -77,6 +79,47 @@ def test_a_damaged_upload_is_found_and_then_removed(person, data):
     running.run_check(check.pk)
     assert (again(check).verdict, again(check).exit_status) == ("damaged", 1)
     assert not copies.folder_of(check.pk).exists()
+
+
+@pytest.fixture
+def site(data, settings):
+    """The drop folder, served over HTTP."""
+    handler = partial(QuietHandler, directory=settings.DROP_FOLDER)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+def test_files_are_fetched_checked_and_their_signatures_forgotten(person, site, settings):
+    settings.FETCH_PRIVATE_ADDRESSES = True
+    check = ask_urls(person, [f"{site}/copy/a.bin?signature=secret"], None, at=now())
+    running.run_check(check.pk)
+    done = again(check)
+    assert (done.verdict, done.report["path"]) == ("identical", "the copy")
+    assert done.what == [f"{site}/copy/a.bin"]
+    assert not copies.folder_of(check.pk).exists()
+
+
+def test_no_more_is_fetched_than_is_left_today(person, site, settings):
+    settings.FETCH_PRIVATE_ADDRESSES = True
+    settings.CHECK_BYTES_PER_DAY = 255_999
+    check = ask_urls(person, [f"{site}/copy/a.bin"], None, at=now())
+    running.run_check(check.pk)
+    assert again(check).status == "failed" and "255,999 are left" in again(check).sentence
+
+
+def test_a_check_of_a_private_address_fails_and_says_so(person, site):
+    check = ask_urls(person, [f"{site}/copy/a.bin"], None, at=now())
+    running.run_check(check.pk)
+    assert again(check).status == "failed" and "not a public address" in again(check).sentence
 
 
 def test_a_check_without_a_key_fails_with_the_verifiers_sentence(person, data):
