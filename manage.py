@@ -10,8 +10,9 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "portal.settings")
     from django.core.management import execute_from_command_line
 
-    from portal.embedded import bring_up_to_date, needs_database
+    from portal.embedded import bring_up_to_date, make_data_folder, needs_database
 
+    make_data_folder(sys.argv)
     if needs_database(sys.argv):
         bring_up_to_date()
     execute_from_command_line(sys.argv)

@@ -20,6 +20,14 @@ def needs_database(argv: Sequence[str]) -> bool:
     return command not in WITHOUT_DATABASE and not {"-h", "--help", "--version"} & set(argv[1:])
 
 
+def make_data_folder(argv: Sequence[str]) -> None:
+    """Make the data folder for the commands that look into the database without needing rows."""
+    from django.conf import settings
+
+    if len(argv) > 1 and argv[1] not in {"demo", "help", "verify", "version"}:
+        Path(settings.DATA).mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def embedded_file() -> Path:
     """Return where the embedded default keeps its database."""
     from django.conf import settings

@@ -1,5 +1,6 @@
 """A checkpoint's signed manifest as a folder, for the verifier; and the sketch that stays secret."""
 
+import secrets
 from pathlib import Path
 
 from django.conf import settings
@@ -20,7 +21,7 @@ def manifest_of(checkpoint: Checkpoint) -> Path:
             continue
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with store().open(shard.store_key) as source:
-            draft = target.with_name(f"{target.name}.part")
+            draft = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
             draft.write_bytes(source.read())
             draft.replace(target)
     return folder

@@ -7,7 +7,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.timezone import now
 from ninja import NinjaAPI, Schema, Status
-from ninja.errors import AuthenticationError, ValidationError
+from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.security import HttpBearer
 
 from portal.accounts import tokens
@@ -45,7 +45,11 @@ def problem(status: int, detail: str) -> HttpResponse:
         "status": status,
         "detail": detail,
     }
-    return JsonResponse(body, status=status, content_type="application/problem+json")
+    # a 401 names the way to sign in (RFC 9110, section 11.6.1)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return JsonResponse(
+        body, status=status, content_type="application/problem+json", headers=headers
+    )
 
 
 @api.exception_handler(AuthenticationError)
@@ -66,6 +70,11 @@ def _refused_issue(request: HttpRequest, error: IssueError) -> HttpResponse:
 @api.exception_handler(CheckpointNameError)
 def _wrong_name(request: HttpRequest, error: Exception) -> HttpResponse:
     return problem(422, str(error))
+
+
+@api.exception_handler(HttpError)
+def _unreadable(request: HttpRequest, error: HttpError) -> HttpResponse:
+    return problem(error.status_code, f"{error}; send JSON such as {{“checkpoint”: “llama/7b@1”}}.")
 
 
 @api.exception_handler(ValidationError)

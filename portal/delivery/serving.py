@@ -107,7 +107,7 @@ def serve(request: HttpRequest, shard: Shard) -> HttpResponseBase:
     if if_match and if_match != "*" and etag not in _listed(if_match):
         return HttpResponse(status=412, headers=headers)
     if_none_match = request.headers.get("If-None-Match", "")
-    if if_none_match == "*" or etag in _listed(if_none_match):
+    if if_none_match == "*" or etag in {tag.removeprefix("W/") for tag in _listed(if_none_match)}:
         return HttpResponse(status=304, headers=headers)
     span = None
     if request.headers.get("If-Range", etag) == etag:
@@ -130,4 +130,6 @@ def serve(request: HttpRequest, shard: Shard) -> HttpResponseBase:
 
 
 def _listed(header: str) -> set[str]:
-    return {tag.strip().removeprefix("W/") for tag in header.split(",")}
+    """Return the tags of a header; a weak one keeps its ``W/``, which If-Match never matches
+    and If-None-Match overlooks (RFC 9110, sections 13.1.1 and 13.1.2)."""
+    return {tag.strip() for tag in header.split(",")}

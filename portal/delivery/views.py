@@ -1,5 +1,6 @@
 """Where files are handed over: the portal's signed URLs, the open manifests, one's own access."""
 
+import logging
 import shlex
 from typing import Any
 
@@ -19,7 +20,9 @@ from portal.audit.chain import record
 from portal.catalog.models import Checkpoint, CheckpointNameError, Name, Shard
 from portal.delivery import serving, signers
 from portal.delivery.issuing import IssueError, SignedFile, issue
-from portal.storage.stores import store
+from portal.storage.stores import StoreError, store
+
+logger = logging.getLogger(__name__)
 
 
 @require_safe
@@ -42,7 +45,10 @@ def shard_view(request: HttpRequest, grant: int, shard: int, name: str) -> HttpR
         return _refuse(request, answer.reason)
     found = get_object_or_404(Shard, pk=shard, checkpoint=answer.grant.checkpoint_id)
     if settings.STORE == "folder":
-        return serving.serve(request, found)
+        try:
+            return serving.serve(request, found)
+        except StoreError as error:
+            return _unreadable(request, error)
     with transaction.atomic():
         record(
             "store_url.issued",
@@ -62,11 +68,18 @@ def shard_view(request: HttpRequest, grant: int, shard: int, name: str) -> HttpR
     return response
 
 
-def _refuse(request: HttpRequest, reason: str) -> HttpResponse:
+def _refuse(request: HttpRequest, reason: str, status: int = 403) -> HttpResponse:
     """Say no, with the reason: a page to a browser, one line to a download tool."""
     if "text/html" in request.headers.get("Accept", ""):
-        return render(request, "delivery/refused.html", {"reason": reason}, status=403)
-    return HttpResponse(reason + "\n", status=403, content_type="text/plain; charset=utf-8")
+        return render(request, "delivery/refused.html", {"reason": reason}, status=status)
+    return HttpResponse(reason + "\n", status=status, content_type="text/plain; charset=utf-8")
+
+
+def _unreadable(request: HttpRequest, error: StoreError) -> HttpResponse:
+    """Tell the operators which object the store lacks, and the visitor that it is not their fault."""
+    logger.error("%s", error)
+    reason = "The store cannot give this file now: try again later, or write to the operators."
+    return _refuse(request, reason, status=503)
 
 
 @require_safe
@@ -79,12 +92,16 @@ def manifest_view(request: HttpRequest, name: str, path: str) -> HttpResponseBas
     if checkpoint is None:
         raise Http404
     shard = get_object_or_404(checkpoint.shards.manifest(), path=path)
-    if settings.STORE == "folder":
-        return serving.serve(request, shard)
-    with store().open(shard.store_key) as file:
-        return HttpResponse(
-            file.read(), content_type="application/octet-stream", headers=serving.headers_of(shard)
-        )
+    try:
+        if settings.STORE == "folder":
+            return serving.serve(request, shard)
+        with store().open(shard.store_key) as file:
+            content = file.read()
+    except StoreError as error:
+        return _unreadable(request, error)
+    return HttpResponse(
+        content, content_type="application/octet-stream", headers=serving.headers_of(shard)
+    )
 
 
 @login_required

@@ -37,6 +37,7 @@ class S3Store:
 
     def put_file(self, key: str, path: Path) -> None:
         """Upload a file, in parts where it is large."""
+        self._refuse_to_overwrite(key)
         try:
             self._client.upload_file(str(path), self.bucket, check_key(key))
         except (BotoCoreError, ClientError, Boto3Error) as error:
@@ -44,10 +45,20 @@ class S3Store:
 
     def put_bytes(self, key: str, content: bytes) -> None:
         """Upload ``content``."""
+        self._refuse_to_overwrite(key)
         try:
             self._client.put_object(Bucket=self.bucket, Key=check_key(key), Body=content)
         except (BotoCoreError, ClientError) as error:
             raise StoreError(f"{key} was not stored: {error}.") from error
+
+    def _refuse_to_overwrite(self, key: str) -> None:
+        """Raise StoreError where there is such an object.
+
+        Two writers at one moment could both pass; a conditional write would not let them, but
+        s3transfer offers none for parts.
+        """
+        if self.exists(key):
+            raise StoreError(f"{key} is in the store already; nothing is overwritten.")
 
     def open(self, key: str) -> BinaryIO:
         """Return the object's body as a stream."""

@@ -271,7 +271,7 @@ class Story:
         at = shard.stat().st_size // 2
         original = shard.read_bytes()
         shard.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
-        report, status = self._report(copy)
+        report, status = self._report(copy, "--checks", "files")
         found = [f for f in report["findings"] if f["path"] == shard.name and f["ranges"]]
         inside = any(start <= at < end for f in found for start, end in f["ranges"])
         require(

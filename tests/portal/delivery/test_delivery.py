@@ -1,16 +1,22 @@
 import json
+import re
+import subprocess
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 import pytest
+from django.test import override_settings
 
 from portal.access import decisions, policy
 from portal.accounts import tokens
 from portal.audit import chain
 from portal.audit.models import Event
+from portal.catalog.models import Shard
 from portal.delivery import signers
-from portal.delivery.issuing import IssueError, issue
+from portal.delivery.issuing import IssueError, SignedFile, issue
 from portal.delivery.models import Download
+from portal.delivery.views import shell_line
+from portal.storage.stores import store
 
 DAY = timedelta(days=1)
 CONTENT = bytes(range(250)) * 400
@@ -232,3 +238,97 @@ def test_policy_asks_for_the_grants_own_terms(grant, applicant, checkpoint, at):
     assert policy.decide(applicant, checkpoint, at).allowed
     applicant.acceptances.all().delete()
     assert "terms" in policy.decide(applicant, checkpoint, at).reason
+
+
+def test_a_weak_tag_never_satisfies_if_match(client, url):
+    etag = client.head(url).headers["ETag"]
+    assert client.head(url, headers={"If-Match": f"W/{etag}"}).status_code == 412
+    assert client.head(url, headers={"If-None-Match": f"W/{etag}"}).status_code == 304
+
+
+def test_a_shard_that_the_store_lost_is_told_in_words(client, url, checkpoint):
+    store().delete(checkpoint.shards.get(path="a.bin").store_key)
+    answer = client.get(url)
+    assert answer.status_code == 503 and "write to the operators" in answer.content.decode()
+
+
+def test_a_browser_is_refused_with_a_page(client, url):
+    answer = client.get(url[:-1], headers={"Accept": "text/html"})
+    assert answer.status_code == 403 and "<h1>This file is not handed over" in answer.text
+
+
+@pytest.fixture
+def s3_store(url, monkeypatch):
+    """The portal as if its shards lay in a bucket; ended before the checkpoint is removed."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
+    with override_settings(STORE="s3", S3_BUCKET="weights", S3_ENDPOINT="http://127.0.0.1:7480"):
+        yield
+
+
+def test_another_store_is_opened_for_a_minute(client, url, s3_store):
+    answer = client.get(url)
+    assert answer.status_code == 302 and answer.headers["Cache-Control"] == "no-store"
+    place = urlsplit(answer.headers["Location"])
+    assert place.path == "/weights/checkpoints/llama/7b%401/a.bin"
+    assert "X-Amz-Expires=60" in place.query
+    (event,) = Event.objects.filter(action="store_url.issued")
+    assert "X-Amz" not in event.detail
+
+
+def test_another_store_stays_shut_when_the_audit_cannot_be_written(
+    client, url, s3_store, monkeypatch
+):
+    def fail(event):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(chain, "event_hash", fail)
+    with pytest.raises(OSError, match="disk full"):
+        client.get(url)
+
+
+def test_the_shell_line_works_as_it_is_and_resumes(tmp_path, checkpoint):
+    parts = {"sub folder/it's.bin": b"abcdef", "a.bin": b"whole"}
+    files = []
+    for number, (path, content) in enumerate(parts.items()):
+        source = tmp_path / f"source-{number}"
+        source.write_bytes(content)
+        files.append(SignedFile(Shard(path=path), source.as_uri()))
+    kept = tmp_path / "llama-7b-1" / "sub folder" / "it's.bin"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"abc")
+    line = shell_line(checkpoint, files)
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True, capture_output=True)
+    for path, content in parts.items():
+        assert (tmp_path / "llama-7b-1" / path).read_bytes() == content
+
+
+def test_the_api_answers_a_body_that_is_no_json_with_a_problem(client, secret):
+    answer = client.post(
+        "/api/v1/downloads",
+        "{nonsense",
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {secret}"},
+    )
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert "send JSON" in answer.json()["detail"]
+
+
+def test_who_has_no_token_is_told_how_to_send_one(client, db):
+    assert ask(client, "").headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_token_is_shown_by_the_page_that_makes_it_and_never_again(client, applicant):
+    client.force_login(applicant)
+    page = client.post("/account/tokens/", {"name": "x", "scopes": ["download"], "days": 3})
+    (secret,) = re.findall(r"hf_[A-Za-z0-9]{40}", page.text)
+    assert secret not in client.get("/account/tokens/").text
+
+
+def test_a_strangers_token_cannot_be_revoked(client, applicant, stranger, at):
+    token, _ = tokens.make(applicant, scopes=["download"], by="tests", at=at)
+    client.force_login(stranger)
+    assert client.post(f"/account/tokens/{token.pk}/revoke/").status_code == 404
+    token.refresh_from_db()
+    assert token.revoked_at is None
