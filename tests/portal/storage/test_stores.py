@@ -1,5 +1,7 @@
 import os
 import resource
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -100,3 +102,52 @@ def test_s3_presigns_with_version_4_for_one_object_and_method(settings, monkeypa
     assert query["X-Amz-Expires"] == ["60"]
     assert query["response-content-disposition"] == ['attachment; filename="a"']
     assert parse_qs(head.query)["X-Amz-Signature"] != query["X-Amz-Signature"]
+
+
+class OneObject(BaseHTTPRequestHandler):
+    """As much of S3's interface as the rule needs: `taken` exists, and what is put is noted."""
+
+    def do_HEAD(self):
+        self.answer(200 if self.path == "/weights/taken" else 404)
+
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.put.append(self.path)
+        self.answer(200)
+
+    def answer(self, status):
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def bucket(settings, monkeypatch):
+    """A server on loopback, and the paths that were put there."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
+    with HTTPServer(("127.0.0.1", 0), OneObject) as server:
+        server.put = []
+        settings.S3_ENDPOINT = f"http://127.0.0.1:{server.server_port}"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_nothing_is_overwritten_in_s3_either(bucket, tmp_path):
+    from portal.storage.s3 import S3Store
+
+    store, file = S3Store("weights"), tmp_path / "a.bin"
+    file.write_bytes(b"abc")
+    for put, what in ((store.put_bytes, b"abc"), (store.put_file, file)):
+        with pytest.raises(StoreError, match="nothing is overwritten"):
+            put("taken", what)
+    store.put_bytes("free", b"abc")
+    store.put_file("free2", file)
+    store._client.close()
+    assert bucket.put == ["/weights/free", "/weights/free2"]
