@@ -17,6 +17,10 @@ class TokenError(Exception):
     """A token opens nothing; the message says why and what to do."""
 
 
+class ScopeError(TokenError):
+    """A token holds, but was made for something else."""
+
+
 @transaction.atomic
 def make(
     user: User,
@@ -70,7 +74,7 @@ def authenticate(secret: str, *, scope: str, at: datetime) -> ApiToken:
     if token is None:
         raise TokenError("This token is not known here, has ended or was revoked; make a new one.")
     if not token.allows(scope):
-        raise TokenError(f"This token was not made for “{scope}”; make one that includes it.")
+        raise ScopeError(f"This token was not made for “{scope}”; make one that includes it.")
     ApiToken.objects.filter(
         Q(last_used_at=None) | Q(last_used_at__lt=at - USE_NOTED_EVERY), pk=token.pk
     ).update(last_used_at=at)

@@ -59,7 +59,7 @@ def _unauthenticated(request: HttpRequest, error: Exception) -> HttpResponse:
 
 @api.exception_handler(tokens.TokenError)
 def _refused_token(request: HttpRequest, error: Exception) -> HttpResponse:
-    return problem(401, str(error))
+    return problem(403 if isinstance(error, tokens.ScopeError) else 401, str(error))
 
 
 @api.exception_handler(IssueError)

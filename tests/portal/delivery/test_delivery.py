@@ -208,7 +208,8 @@ def test_the_api_refuses_who_has_no_token_or_no_grant(client, grant, stranger, o
 
 def test_a_token_opens_only_what_it_was_made_for(client, grant, applicant, at):
     token, secret = tokens.make(applicant, scopes=["read"], by="tests", at=at)
-    assert "was not made for" in ask(client, secret, checkpoint="llama/7b@1").json()["detail"]
+    answer = ask(client, secret, checkpoint="llama/7b@1")
+    assert answer.status_code == 403 and "was not made for" in answer.json()["detail"]
     tokens.revoke(token, by="tests", at=at)
     assert "revoked" in ask(client, secret, checkpoint="llama/7b@1").json()["detail"]
 
