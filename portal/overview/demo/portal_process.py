@@ -30,6 +30,8 @@ class Portal:
         self.environment = kept | {
             "WEIGHBRIDGE_DATA": str(data),
             "WEIGHBRIDGE_URL": self.url,
+            # whoever kills the worker need not wait long until its check is taken over
+            "WEIGHBRIDGE_CHECK_LEASE_SECONDS": "10",
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -77,16 +79,18 @@ class Portal:
         log = (self._logs / "serve.log").read_text(errors="replace")
         raise RuntimeError(f"the site did not start: {log[-800:]}")
 
-    def kill(self, name: str) -> None:
-        """End a process and all its children at once, as a power cut would."""
-        process = self._running.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    def revive(self, name: str, *arguments: str) -> bool:
+        """Start a command again if it has ended; return whether that was needed."""
+        if self._running[name].poll() is None:
+            return False
+        self.start(name, *arguments)
+        return True
 
     def stop(self) -> None:
         """Ask every process to end, then make sure that it did."""
         for process in self._running.values():
-            os.killpg(process.pid, signal.SIGTERM)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
         for process in self._running.values():
             try:
                 process.wait(timeout=5)

@@ -20,7 +20,7 @@ from portal.overview.demo.browser import Browser, Page, fetch
 from portal.overview.demo.portal_process import Portal, password
 
 META, HF = "llama/7b-meta@1", "llama/7b-hf@1"
-CHECKED_WITHIN = 60
+CHECKED_WITHIN = 120
 RANGE = 1 << 19  # bytes asked for at a time
 CUT_AFTER = 100
 
@@ -314,6 +314,8 @@ class Story:
             if answer.status == 200:
                 report: dict = json.loads(answer.text)
                 return report
+            if self.portal.revive("worker", "worker"):
+                self.say("the worker was killed; a new one takes its check over")
             time.sleep(0.5)
         raise StoryError(f"the worker did not finish the check of {folder} in {CHECKED_WITHIN} s")
 
