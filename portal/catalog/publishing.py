@@ -29,7 +29,6 @@ from verifier.keys import read_or_make_release_key
 
 BUNDLE = "model.sig"
 SIDE_FOLDER = ".weighbridge/"
-NO_REFERENCE = 3  # exit status of `inference_check --make-reference` when none can be made
 
 DEFAULT_TERMS = """\
 These weights are given to you for research.

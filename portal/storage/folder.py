@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,11 +87,6 @@ class FolderStore:
     def delete(self, key: str) -> None:
         """Remove the file."""
         self.local_path(key).unlink(missing_ok=True)
-
-    def free(self) -> int:
-        """Return how many bytes the disk below the folder still takes."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return shutil.disk_usage(self.root).free
 
 
 def _data_spans(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
