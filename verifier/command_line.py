@@ -11,12 +11,16 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .errors import InputError, VerifierError
 from .names import shown
+
+if TYPE_CHECKING:
+    from .report import Report
 
 VERDICTS = (
     "identical",
@@ -55,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VerifierError as error:
         return _say(str(error), 2)
     except KeyboardInterrupt:
-        return _say("Interrupted; nothing was left behind.", INTERRUPTED)
+        kept = "--resume" in given
+        left = "the same command goes on from here" if kept else "nothing was left behind"
+        return _say(f"Interrupted; {left}.", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads on; Python would complain while it ends
         return 1
@@ -97,6 +103,7 @@ def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
     )
     add("--digest", choices=("blake3", "sha256"), default="blake3", help="kind of leaf digests")
     add("--whole", action="store_true", help="also recompute the SHA-256 of every file")
+    add("--resume", action="store_true", help="go on where the same command was interrupted")
     add(
         "--accept",
         action="append",
@@ -111,6 +118,14 @@ def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
     add("--positions", type=_positive, metavar="N", help="positions that inference compares")
     add("--json", action="store_true", help="the report on stdout, and nothing else")
     add("--report", type=Path, metavar="FILE.html", help="write the report as a page")
+    add("--attest", type=Path, metavar="KEY", help="sign the verdict with this private PEM key")
+    add(
+        "--attest-out",
+        type=Path,
+        default=Path("verdict.intoto.json"),
+        metavar="FILE",
+        help="where the signed verdict is written (default: %(default)s)",
+    )
     add("--progress-json", action="store_true", help="progress as lines of JSON on stderr")
     return parser
 
@@ -155,13 +170,18 @@ def _verify(arguments: Sequence[str]) -> int:
         sketch=given.sketch,
         inference=InferenceOptions(given.device, given.memory, given.positions),
         data=data,
+        resume=given.resume,
+        attest=given.attest is not None,
     )
     paths = ([] if given.manifest else checkpoints_in(given.path)) or [given.path]
+    signer = _attester(given, paths) if given.attest else None
     listener = progress.choose(as_json=given.progress_json)
     try:
         reports = [verify(path, options, listener) for path in paths]
     finally:
         progress.close(listener)
+    if signer:
+        _write(given.attest_out, signer(reports[0]))
     contents = [report.as_json() for report in reports]
     if given.report:
         from .report_html import page
@@ -175,6 +195,23 @@ def _verify(arguments: Sequence[str]) -> int:
     sys.stdout.flush()
     worst = max(reports, key=lambda report: report.exit_status)
     return _say(worst.sentence, worst.exit_status)
+
+
+def _attester(given: argparse.Namespace, paths: Sequence[Path]) -> Callable[["Report"], str]:
+    """Return what signs a report, once its key is known to be good and no old attestation is left.
+
+    A policy engine that finds the file must not take an earlier verdict for this one.
+    """
+    from . import attest, keys
+
+    if len(paths) > 1:
+        raise InputError("--attest takes one checkpoint at a time; give the folder of one.")
+    key = keys.load_private(given.attest)
+    try:
+        given.attest_out.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{given.attest_out} cannot be written: {error.strerror}.") from None
+    return lambda report: attest.attest(report, key, at=datetime.now(UTC))
 
 
 def _describe(arguments: Sequence[str]) -> int:

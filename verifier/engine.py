@@ -21,6 +21,7 @@ from typing import Any
 
 from .digests import DIGEST_BYTES, LEAF_BYTES, hash_leaves, hash_whole, leaf_count
 from .errors import ReadError
+from .resume import Journal, Span
 from .walk import ChangedError, FoundFile, check_unchanged
 
 SPAN_LEAVES = 8
@@ -82,23 +83,48 @@ class _Task:
     first: int = 0
     count: int = 0
 
+    @property
+    def bytes(self) -> int:
+        """Bytes that are read for it."""
+        if self.count == 0:
+            return self.file.size
+        return min(self.count * LEAF_BYTES, self.size - self.first * LEAF_BYTES)
+
+    @property
+    def span(self) -> Span:
+        """What a journal knows it by: the same in another run while the file stays the same."""
+        place = self.file.identity
+        identity = (place.device, place.inode, place.size, place.mtime_ns, place.ctime_ns)
+        return Span(self.file.name, identity, self.kinds, self.size, self.first, self.count)
+
 
 def cpu_count() -> int:
     """Return how many cores this process may use."""
     return min(len(os.sched_getaffinity(0)), 32)
 
 
-def run(jobs: Sequence[Job], advance: Advance, *, workers: int | None = None) -> Iterator[Digests]:
-    """Do ``jobs`` and yield each as it is finished; ``advance`` hears of bytes read."""
+def run(
+    jobs: Sequence[Job],
+    advance: Advance,
+    *,
+    workers: int | None = None,
+    journal: Journal | None = None,
+) -> Iterator[Digests]:
+    """Do ``jobs`` and yield each as it is finished; ``advance`` hears of bytes read.
+
+    What the ``journal`` of an earlier run knows is not read again, and what is read is noted there.
+    """
     results = [_prepare(job) for job in jobs]
     tasks = [_tasks(index, job) for index, job in enumerate(jobs)]
     for index, result in enumerate(results):
+        if journal is not None:
+            tasks[index] = [t for t in tasks[index] if not _recalled(t, result, journal)]
         result._left = len(tasks[index])
         if not tasks[index]:
             yield _finish(result)
     todo = deque(task for group in tasks for task in group)
     workers = cpu_count() if workers is None else workers
-    if sum(job.work for job in jobs) < SMALL_BYTES or workers < 1:
+    if sum(task.bytes for task in todo) < SMALL_BYTES or workers < 1:
         answers = _run_here(todo, results, advance)
     else:
         answers = _Pool(min(workers, len(todo)), todo, results, advance).run()
@@ -108,6 +134,8 @@ def run(jobs: Sequence[Job], advance: Advance, *, workers: int | None = None) ->
             result.error = result.error or answer
         else:
             _store(result, task, answer)
+            if journal is not None:
+                journal.note(task.span, answer)
         result._left -= 1
         if result._left == 0:
             yield _finish(result)
@@ -127,6 +155,17 @@ def _tasks(index: int, job: Job) -> list[_Task]:
     ]
     # The serial digest of a file is its longest task: it starts first.
     return ([_Task(index, job.file, job.whole_kinds)] if job.whole_kinds else []) + spans
+
+
+def _recalled(task: _Task, result: Digests, journal: Journal) -> bool:
+    """Take the digests of ``task`` from an earlier run, if they are there and whole."""
+    known = journal.recall(task.span)
+    if known is None or set(known) != set(task.kinds):
+        return False
+    if task.count and any(len(v) != task.count * DIGEST_BYTES for v in known.values()):
+        return False
+    _store(result, task, known)
+    return True
 
 
 def _store(result: Digests, task: _Task, answer: dict[str, Any]) -> None:
@@ -161,8 +200,7 @@ def _do(task: _Task, advance: Advance, *, mapped: bool) -> dict[str, Any] | Read
         except ChangedError as changed:
             return changed
         return ReadError(task.file.name, f"it cannot be read: {error}")
-    start = task.first * LEAF_BYTES
-    advance(min(task.count * LEAF_BYTES, task.size - start))
+    advance(task.bytes)
     return found
 
 

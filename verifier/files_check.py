@@ -14,6 +14,7 @@ from .findings import Cause, Code, FileResult, FileStatus, Finding, Range
 from .manifest import ManifestFile
 from .progress import Progress, counter
 from .readers import is_weight_file
+from .resume import Journal
 from .walk import FoundFile, Listing
 
 
@@ -36,6 +37,7 @@ class Hasher:
     kinds: tuple[str, ...]
     whole: bool
     progress: Progress
+    journal: Journal | None = None
     bytes_read: int = 0
     _known: dict[engine.Job, engine.Digests] = field(default_factory=dict)
 
@@ -52,10 +54,14 @@ class Hasher:
     def run(self, jobs: Iterable[engine.Job]) -> Mapping[engine.Job, engine.Digests]:
         """Do those of ``jobs`` that were not done before; return all that is known."""
         todo = [job for job in jobs if job not in self._known]
-        total = sum(job.work for job in todo)
-        for result in engine.run(todo, counter(self.progress, "files", total)):
+        tell = counter(self.progress, "files", sum(job.work for job in todo))
+
+        def advance(more: int) -> None:
+            self.bytes_read += more
+            tell(more)
+
+        for result in engine.run(todo, advance, journal=self.journal):
             self._known[result.job] = result
-        self.bytes_read += total
         return self._known
 
 

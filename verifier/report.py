@@ -3,7 +3,7 @@
 The JSON form is ``weighbridge.report/1``. Named fields keep their meaning; fields may be added.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,7 +62,8 @@ class Report:
     """One run on one copy.
 
     ``refusals`` are findings that end in status 1 whatever verdict is accepted; ``accepted``
-    are the verdicts that the person asked for.
+    are the verdicts that the person asked for. ``subjects`` has the SHA-256 of every file looked
+    at, by name, where the report is to be attested.
     """
 
     path: str
@@ -77,6 +78,7 @@ class Report:
     seconds: float
     accepted: frozenset[Verdict] = frozenset({Verdict.IDENTICAL})
     refusals: tuple[Finding, ...] = field(default=())
+    subjects: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def exit_status(self) -> int:

@@ -10,7 +10,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import engine, inference_run, lists, manifest, names, oms, state, verdict, weights_check
+from . import (
+    engine,
+    inference_run,
+    lists,
+    manifest,
+    names,
+    oms,
+    resume,
+    state,
+    verdict,
+    weights_check,
+)
 from .digests import blake3_available
 from .errors import InputError, ManifestError, SignatureError
 from .files_check import FilesCheck, Hasher, check_files
@@ -29,7 +40,10 @@ CHECKS = ("files", "weights", "inference")
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the person asked for. ``checks`` None: files, weights if files differ, inference."""
+    """What the person asked for. ``checks`` None: files, weights if files differ, inference.
+
+    ``attest``: the report will be attested, so the SHA-256 of every file is needed.
+    """
 
     trusted: tuple[TrustedKey, ...]
     manifests: tuple[Path, ...] = ()
@@ -40,6 +54,8 @@ class Options:
     sketch: Path | None = None
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     data: Path | None = None
+    resume: bool = False
+    attest: bool = False
 
     def wants(self, check: str) -> bool:
         """Tell whether ``check`` was asked for; files are always looked at."""
@@ -112,6 +128,13 @@ class _Verification:
 
     def run(self) -> Report:
         """Climb the ladder and report."""
+        if not self.options.resume:
+            return self._run()
+        with resume.journal(resume.folder(self.options.data), self.root) as journal:
+            self.hasher.journal = journal
+            return self._run()
+
+    def _run(self) -> Report:
         manifests, refused = self._load_manifests()
         if not manifests:
             return self._untrusted(refused[0])
@@ -324,7 +347,21 @@ class _Verification:
             seconds=time.monotonic() - self.started,
             accepted=self.options.accepted,
             refusals=tuple(filter(needed, findings)),
+            subjects=self._subjects(best) if self.options.attest else {},
         )
+
+    def _subjects(self, best: _Candidate) -> dict[str, str]:
+        """Return the SHA-256 of every readable file of the copy: signed where it is good."""
+        good = {result.path for result in best.check.named(FileStatus.GOOD)}
+        digests = {name: entry.sha256 for name, entry in best.files.items() if name in good}
+        jobs = {
+            name: engine.Job(file, whole_kinds=("sha256",))
+            for name, file in best.listing.files.items()
+            if not digests.get(name)
+        }
+        found = self.hasher.run(jobs.values())
+        computed = {name: found[job].whole.get("sha256", "") for name, job in jobs.items()}
+        return {name: digest for name, digest in (digests | computed).items() if digest}
 
     def _untrusted(self, finding: Finding) -> Report:
         """Report that there is nothing to trust; nothing that was not signed is repeated."""
