@@ -4,13 +4,12 @@ Leaves are compared where the manifest has them: they prove the file, since whol
 were signed together, and they say which 4 MiB differ. Otherwise the whole SHA-256 decides.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 from . import causes, engine, names
-from .digests import DIGEST_BYTES, LEAF_BYTES, LeafList
-from .findings import Cause, Code, FileResult, FileStatus, Finding, Range
+from .digests import LEAF_BYTES
+from .findings import Code, FileResult, FileStatus, Finding, Range
 from .manifest import ManifestFile
 from .progress import Progress, counter
 from .readers import is_weight_file
@@ -41,14 +40,20 @@ class Hasher:
     bytes_read: int = 0
     _known: dict[engine.Job, engine.Digests] = field(default_factory=dict)
 
-    def job(self, file: FoundFile, entry: ManifestFile) -> engine.Job:
-        """Return what must be hashed of ``file`` to compare it with ``entry``."""
+    def job(
+        self, file: FoundFile, entry: ManifestFile, sizes: Collection[int | None] = ()
+    ) -> engine.Job:
+        """Return what must be hashed of ``file`` to compare it with ``entry``.
+
+        Not more than the entry has bytes, unless ``file`` has one of the other official ``sizes``
+        and may be another official file.
+        """
         leaves = entry.leaf_list(self.kinds)
         return engine.Job(
             file,
             leaf_kinds=(leaves.kind,) if leaves else (),
             whole_kinds=(entry.algorithm,) if leaves is None or self.whole else (),
-            limit=entry.size,
+            limit=None if file.size in sizes else entry.size,
         )
 
     def run(self, jobs: Iterable[engine.Job]) -> Mapping[engine.Job, engine.Digests]:
@@ -74,21 +79,23 @@ def check_files(
     """
     check = FilesCheck()
     refused = {finding.path: finding for finding in listing.findings}
+    sizes = {entry.size for entry in files.values()}
     jobs = {
-        name: hasher.job(listing.files[name], entry)
+        name: hasher.job(listing.files[name], entry, sizes)
         for name, entry in files.items()
         if name in listing.files and not _length_decides(listing.files[name], entry, hasher)
     }
     known = hasher.run(jobs.values())
+    evidence = causes.Evidence(listing, files)
     for name, entry in files.items():
         if name in jobs:
-            _compare(check, entry, known[jobs[name]])
+            _compare(check, entry, known[jobs[name]], evidence)
         elif name in listing.files:
-            _length_differs(check, entry, listing.files[name])
+            _length_differs(check, entry, listing.files[name], evidence)
         elif name in refused:
             check.results.append(FileResult(name, None, FileStatus.REFUSED, entry.size))
         elif not only:
-            _missing(check, entry)
+            _missing(check, entry, evidence)
     check.findings += listing.findings
     _add_unlisted(check, listing, files)
     return check
@@ -100,7 +107,9 @@ def _length_decides(file: FoundFile, entry: ManifestFile, hasher: Hasher) -> boo
     return no_leaves and entry.size is not None and entry.size != file.size
 
 
-def _compare(check: FilesCheck, entry: ManifestFile, found: engine.Digests) -> None:
+def _compare(
+    check: FilesCheck, entry: ManifestFile, found: engine.Digests, evidence: causes.Evidence
+) -> None:
     file = found.job.file
     if found.error is not None:
         code = Code.CHANGED if _is_change(found.error) else Code.UNREADABLE
@@ -109,48 +118,33 @@ def _compare(check: FilesCheck, entry: ManifestFile, found: engine.Digests) -> N
         check.results.append(FileResult(file.name, file.size, FileStatus.REFUSED, entry.size))
         return
     kind = found.job.leaf_kinds[0] if found.job.leaf_kinds else None
+    ranges: tuple[Range, ...] = ()
+    digests = b""
     if kind is None:
-        same = found.whole[entry.algorithm] == entry.whole
-        ranges: tuple[Range, ...] = () if same else ((0, max(file.size, entry.size or 0)),)
-        cause = None if same else causes.from_start(file)
+        if found.whole[entry.algorithm] != entry.whole:
+            ranges = ((0, max(file.size, entry.size or 0)),)
     else:
-        leaves = entry.leaf_list((kind,))
-        assert leaves is not None
-        ranges, cause = _compare_leaves(file, entry, leaves, bytes(found.leaves[kind]))
+        digests = bytes(found.leaves[kind])
+        ranges = _bad_ranges(file, entry, kind, digests)
         if not ranges and found.whole and found.whole["sha256"] != entry.sha256:
             ranges = _whole_differs(check, entry, file)
     if ranges:
-        _damaged(check, entry, file, ranges, cause)
+        _damaged(check, entry, file, ranges, evidence.of_damage(file, entry, kind, digests))
     else:
         check.results.append(FileResult(file.name, file.size, FileStatus.GOOD, entry.size))
 
 
-def _compare_leaves(
-    file: FoundFile, entry: ManifestFile, leaves: LeafList, found: bytes
-) -> tuple[tuple[Range, ...], Cause | None]:
+def _bad_ranges(file: FoundFile, entry: ManifestFile, kind: str, found: bytes) -> tuple[Range, ...]:
+    """Return the bytes that differ, at the precision of a leaf."""
+    leaves = entry.leaf_list((kind,))
+    assert leaves is not None
     expected = entry.size or 0
-    bad = leaves.bad_leaves(found)
-    spans = [(i * LEAF_BYTES, min((i + 1) * LEAF_BYTES, expected)) for i in bad]
+    spans = [
+        (i * LEAF_BYTES, min((i + 1) * LEAF_BYTES, expected)) for i in leaves.bad_leaves(found)
+    ]
     if file.size > expected:
         spans.append((expected, file.size))
-    if not spans:
-        return (), None
-    cause = causes.from_length(file.size, expected, bad) or causes.from_start(file)
-    if cause is None and bad and all(_is_zero(leaves.kind, found, i, file.size) for i in bad):
-        cause = Cause.ZEROS
-    return merge(spans), cause
-
-
-def _is_zero(kind: str, found: bytes, leaf: int, size: int) -> bool:
-    digest = found[leaf * DIGEST_BYTES : (leaf + 1) * DIGEST_BYTES]
-    return digest == _zero_digest(kind, max(0, min(LEAF_BYTES, size - leaf * LEAF_BYTES)))
-
-
-@cache
-def _zero_digest(kind: str, size: int) -> bytes:
-    from .digests import leaf_digest
-
-    return leaf_digest(kind, memoryview(bytes(size)), single=True)
+    return merge(spans)
 
 
 def _whole_differs(check: FilesCheck, entry: ManifestFile, file: FoundFile) -> tuple[Range, ...]:
@@ -168,27 +162,32 @@ def _damaged(
     entry: ManifestFile,
     file: FoundFile,
     ranges: tuple[Range, ...],
-    cause: Cause | None,
+    guess: causes.Guess | None,
 ) -> None:
     shown = ", ".join(f"[{start:,}, {end:,})" for start, end in ranges[:3])
     more = f" and {len(ranges) - 3} more ranges" if len(ranges) > 3 else ""
-    why = f": {causes.SENTENCES[cause]}" if cause else ""
+    why = f": {guess.sentence}" if guess else ""
     if not why and entry.size is not None and entry.size != file.size:
         why = f": it has {file.size:,} bytes instead of {entry.size:,}"
     message = f"{names.shown(file.name)} differs in bytes {shown}{more}{why}."
+    cause = guess.cause if guess else None
     check.findings.append(Finding(Code.DAMAGED, file.name, message, ranges, cause))
     check.results.append(FileResult(file.name, file.size, FileStatus.DAMAGED, entry.size, ranges))
 
 
-def _length_differs(check: FilesCheck, entry: ManifestFile, file: FoundFile) -> None:
-    expected = entry.size or 0
-    cause = causes.from_start(file) or causes.from_length(file.size, expected, ())
-    _damaged(check, entry, file, ((0, max(file.size, expected)),), cause)
+def _length_differs(
+    check: FilesCheck, entry: ManifestFile, file: FoundFile, evidence: causes.Evidence
+) -> None:
+    ranges = ((0, max(file.size, entry.size or 0)),)
+    _damaged(check, entry, file, ranges, evidence.of_damage(file, entry, None, b""))
 
 
-def _missing(check: FilesCheck, entry: ManifestFile) -> None:
-    message = f"{names.shown(entry.name)} is missing."
-    check.findings.append(Finding(Code.MISSING, entry.name, message))
+def _missing(check: FilesCheck, entry: ManifestFile, evidence: causes.Evidence) -> None:
+    guess = evidence.of_absence(entry.name)
+    why = f": {guess.sentence}" if guess else ""
+    message = f"{names.shown(entry.name)} is missing{why}."
+    cause = guess.cause if guess else None
+    check.findings.append(Finding(Code.MISSING, entry.name, message, cause=cause))
     check.results.append(FileResult(entry.name, entry.size, FileStatus.MISSING, entry.size))
 
 

@@ -78,6 +78,10 @@ class Cause(enum.StrEnum):
     HTML_PAGE = "html-page"
     LFS_POINTER = "lfs-pointer"
     ZEROS = "zeros"
+    SHIFTED = "shifted"
+    SWAPPED = "swapped"
+    NEWLINES = "newlines"
+    DOWNLOADING = "downloading"
 
 
 Range = tuple[int, int]

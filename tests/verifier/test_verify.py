@@ -82,56 +82,8 @@ def test_an_accepted_verdict_exits_with_0(copy, verify):
     assert verify(copy, "--accept", "damaged", "--accept", "incomplete").status == 0
 
 
-def truncate(copy):
-    os.truncate(copy / SHARD, 2 * LEAF)
-
-
-def extend(copy):
-    with (copy / SHARD).open("ab") as file:
-        file.write(b"more")
-
-
-def empty(copy):
-    os.truncate(copy / SHARD, 0)
-
-
 def web_page(copy):
     (copy / SHARD).write_text("\n<!DOCTYPE html><html>404 Not Found</html>")
-
-
-def pointer(copy):
-    (copy / SHARD).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-
-
-def zeros(copy):
-    with (copy / SHARD).open("r+b") as file:
-        file.seek(LEAF)
-        file.write(bytes(LEAF))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "cause"),
-    [
-        (truncate, "truncated"),
-        (extend, "extended"),
-        (empty, "empty"),
-        (web_page, "html-page"),
-        (pointer, "lfs-pointer"),
-        (zeros, "zeros"),
-    ],
-)
-def test_a_plain_cause_is_named(copy, verify, spoil, cause):
-    spoil(copy)
-    outcome = verify(copy)
-    (finding,) = [f for f in outcome.report["findings"] if f["code"] == "damaged"]
-    assert (outcome.status, outcome.report["verdict"]) == (1, "damaged")
-    assert finding["cause"] == cause
-
-
-def test_a_truncated_file_is_good_up_to_its_end(copy, verify):
-    truncate(copy)
-    (finding,) = [f for f in verify(copy).report["findings"] if f["code"] == "damaged"]
-    assert finding["ranges"][0][0] == 2 * LEAF
 
 
 def rewrite_header(copy, header, length=None):
