@@ -19,6 +19,7 @@ from django.utils.timezone import make_aware, now
 
 from portal.access import decisions
 from portal.access.models import Acceptance, AccessRequest, Decision, FormVersion, Grant
+from portal.accounts.models import User
 from portal.accounts.people import signed_in
 from portal.audit.admin import ReadOnlyAdmin
 from portal.audit.models import Event
@@ -168,7 +169,7 @@ class AccessRequestAdmin(ReadOnlyAdmin):
                 "grants": Grant.objects.filter(decision__request=application).select_related(
                     "checkpoint__family"
                 ),
-                "history": Event.objects.filter(subject=application.subject).order_by("seq"),
+                "history": _history(application),
                 "verbs": [(name, verb[0]) for name, verb in VERBS.items()],
                 "may_decide": self.has_decide_permission(request)
                 and application.status == AccessRequest.Status.SUBMITTED,
@@ -231,6 +232,15 @@ class AccessRequestAdmin(ReadOnlyAdmin):
             "media": self.media,
         }
         return TemplateResponse(request, "admin/access/decide.html", context)
+
+
+def _history(application: AccessRequest) -> list[tuple[Event, str]]:
+    """Return the events of a request with who each was: the chain itself holds no names."""
+    events = list(Event.objects.filter(subject=application.subject).order_by("seq"))
+    keys = {event.actor.removeprefix("user:") for event in events}
+    people = User.objects.filter(pk__in=[key for key in keys if key.isdecimal()])
+    names = {person.actor: str(person) for person in people}
+    return [(event, names.get(event.actor, event.actor)) for event in events]
 
 
 @admin.register(Grant)
