@@ -116,3 +116,32 @@ def test_the_admin_fits_a_phone_asks_no_other_host_and_is_entered_by_keyboard(po
         assert focus != "BODY", f"{place} cannot be entered by keyboard"
         # What is left is the stock change list's own: it tells a link in a sentence by colour.
         assert set(rules) <= {"link-in-text-block"}, f"{place}: axe finds {rules}"
+
+
+COPY = """
+import sys
+from playwright.sync_api import sync_playwright
+
+with sync_playwright() as play:
+    browser = play.chromium.launch(executable_path=sys.argv[2], args=["--no-sandbox"])
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(sys.argv[1])
+    page.get_by_role("button", name="Copy this command").first.press("Enter")
+    page.get_by_text("Copied").first.wait_for()
+    print(page.evaluate("navigator.clipboard.readText()"))
+    browser.close()
+"""
+
+
+def test_a_command_is_copied_with_its_button_by_keyboard(portal):
+    done = subprocess.run(
+        [sys.executable, "-c", COPY, portal.url, shutil.which("chromium")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ,
+    )
+    assert done.stdout.strip() == "python -m verifier PATH --trusted-key release.pub.pem", (
+        done.stderr
+    )

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from django.test import Client
+from django_guid.log_filters import CorrelationId
 
 MOST_QUERIES = 15
 PUBLIC = ["/", "/families/llama/", "/verify/", "/account/login/", "/account/signup/"]
@@ -67,3 +68,15 @@ def test_a_fault_of_ours_is_told_in_words(client, checkpoint, monkeypatch):
     client.raise_request_exception = False
     page = client.get("/")
     assert page.status_code == 500 and "on our side" in page.text
+
+
+@pytest.mark.parametrize("path", ["/families/nothing/", "/"])
+def test_an_error_has_an_id_to_quote_that_the_log_has_too(
+    client, checkpoint, monkeypatch, path, caplog
+):
+    monkeypatch.setattr("portal.overview.views.render", lambda *_: 1 / 0)
+    client.raise_request_exception = False
+    caplog.handler.addFilter(CorrelationId())
+    page = client.get(path)
+    assert page.headers["X-Request-ID"] in page.text
+    assert page.headers["X-Request-ID"] in {r.correlation_id for r in caplog.records}

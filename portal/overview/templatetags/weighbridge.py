@@ -9,6 +9,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
 from django.utils.timezone import now
+from django_guid import get_guid
 
 register = template.Library()
 
@@ -52,11 +53,18 @@ def digest(value: str) -> SafeString:
     if len(value) <= 2 * SHOWN_OF_DIGEST + 1:
         return format_html('<code class="digest">{}</code>', value)
     return format_html(
-        '<span class="digest" title="{}">{}…{}</span>',
+        '<span class="digest" title="{}" data-copy="{}">{}…{}</span>',
+        value,
         value,
         value[:SHOWN_OF_DIGEST],
         value[-SHOWN_OF_DIGEST:],
     )
+
+
+@register.simple_tag
+def request_id() -> str:
+    """Return the id of the request being answered, which the log has too."""
+    return get_guid() or "–"
 
 
 @register.filter
