@@ -92,7 +92,8 @@ def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="PEM public key of a publisher (repeatable; default: the keys installed here)",
+        help="PEM public key of a publisher, or a CA certificate (repeatable; default: the keys "
+        "installed here)",
     )
     add(
         "--checks",
@@ -159,9 +160,9 @@ def _verify(arguments: Sequence[str]) -> int:
     from .verify import Options, checkpoints_in, verify
 
     data = keys.data_folder()
-    trusted = keys.load_all(given.trusted_key) or keys.installed_keys(data)
+    trust = keys.load_all(given.trusted_key) or keys.installed_keys(data)
     options = Options(
-        trusted=tuple(trusted),
+        trust=trust,
         manifests=tuple(given.manifest),
         checks=given.checks,
         digest=given.digest,

@@ -8,26 +8,18 @@ The portal's keys lie in ``$WEIGHBRIDGE_DATA/keys``: ``release.pem`` (private, m
 import os
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from . import dsse, oms
+from . import dsse
 from .errors import InputError
+from .trust import Trust, TrustedKey
 
 MAX_KEY_BYTES = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class TrustedKey:
-    """A public key whose signatures count here; ``hint`` names it in bundles."""
-
-    key: ec.EllipticCurvePublicKey
-    hint: str
-    path: Path
 
 
 def data_folder() -> Path | None:
@@ -39,11 +31,11 @@ def data_folder() -> Path | None:
     return project / "var" if (project / "manage.py").is_file() else None
 
 
-def load_trusted(path: Path) -> TrustedKey:
-    """Read the PEM public key in ``path``.
+def load_trusted(path: Path) -> Trust:
+    """Read whom ``path`` says to trust: a PEM public key, or certificates of authorities (PEM).
 
     Raises:
-        InputError: it cannot be read, is a private key, is no key, or of a kind OMS does not know.
+        InputError: it cannot be read, is a private key, is neither, or of a kind OMS does not know.
     """
     data = _read(path)
     if b"PRIVATE KEY-----" in data:
@@ -51,7 +43,23 @@ def load_trusted(path: Path) -> TrustedKey:
             f"{path} is a private key; give the public one, and keep this file to its owner."
         )
     if b"-----BEGIN CERTIFICATE-----" in data:
-        raise InputError(f"{path} is a certificate; give the PEM public key of the publisher.")
+        return Trust(authorities=tuple(load_certificates(path)))
+    return Trust(keys=(_public_key(path, data),))
+
+
+def load_certificates(path: Path) -> list[x509.Certificate]:
+    """Read the PEM certificates in ``path``, at least one.
+
+    Raises:
+        InputError: it cannot be read, or holds no certificate that can be parsed.
+    """
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
+    except ValueError:
+        raise InputError(f"{path} is not a PEM certificate.") from None
+
+
+def _public_key(path: Path, data: bytes) -> TrustedKey:
     try:
         key = serialization.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
@@ -60,19 +68,19 @@ def load_trusted(path: Path) -> TrustedKey:
         raise InputError(
             f"{path} is not a P-256, P-384 or P-521 key, the only kinds that sign models."
         )
-    return TrustedKey(key, oms.key_hint(key), path)
+    return TrustedKey(key, dsse.key_hint(key), path)
 
 
-def installed_keys(data: Path | None) -> list[TrustedKey]:
-    """Return the keys installed with the portal: every ``*.pub.pem`` in ``data``/keys."""
+def installed_keys(data: Path | None) -> Trust:
+    """Trust the keys installed with the portal: every ``*.pub.pem`` in ``data``/keys."""
     if data is None:
-        return []
+        return Trust()
     return load_all(sorted((data / "keys").glob("*.pub.pem")))
 
 
-def load_all(paths: Iterable[Path]) -> list[TrustedKey]:
-    """Read each of ``paths`` as :func:`load_trusted` does."""
-    return [load_trusted(path) for path in paths]
+def load_all(paths: Iterable[Path]) -> Trust:
+    """Read each of ``paths`` as :func:`load_trusted` does, and trust them all."""
+    return Trust.union(load_trusted(path) for path in paths)
 
 
 def load_private(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -21,12 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-
 from . import names, oms, strict_json
 from .digests import DIGEST_BYTES, LEAF_BYTES, LeafList, leaf_count, leaf_root
 from .errors import ManifestError
 from .findings import Code, Finding
+from .trust import Trust
 from .walk import MAX_FILE_BYTES
 
 BUNDLE_NAME = "model.sig"
@@ -109,14 +108,14 @@ class Manifest:
         return value
 
 
-def load(location: Path, trusted: Sequence[EllipticCurvePublicKey]) -> Manifest:
+def load(location: Path, trust: Trust) -> Manifest:
     """Read the bundle at ``location`` and the side files beside it.
 
     Raises:
         ManifestError: it cannot be read, or is malformed, or over a limit.
         SignatureError: the signature does not hold or its signer is not trusted.
     """
-    statement = oms.verify(read_bounded(location, oms.MAX_BUNDLE_BYTES), trusted)
+    statement = oms.verify(read_bounded(location, oms.MAX_BUNDLE_BYTES), trust)
     signed = {resource.name: resource for resource in statement.resources}
     side, findings = _read_side_files(location.parent, signed)
     outside = {name: r for name, r in signed.items() if not _is_side(name)}

@@ -19,13 +19,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    EllipticCurvePrivateKey,
-    EllipticCurvePublicKey,
-)
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from . import dsse, names, strict_json
+from .dsse import key_hint
 from .errors import ManifestError, SignatureError
+from .trust import Trust, TrustedKey
 
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 BUNDLE_TYPES = frozenset(
@@ -60,7 +59,8 @@ class Resource:
 class Statement:
     """What a verified bundle says.
 
-    ``digest`` is the SHA-256 of the signed bytes, ``signed_by`` the hint of the key.
+    ``digest`` is the SHA-256 of the signed bytes, ``signed_by`` the hint of the key; ``anchor``
+    names what the trust in the signer rests on, the same when its keys or certificates change.
     """
 
     name: str
@@ -69,11 +69,7 @@ class Statement:
     signed_by: str
     predicate_type: str
     ignore_paths: tuple[str, ...]
-
-
-def key_hint(key: EllipticCurvePublicKey) -> str:
-    """Return the name of ``key`` in bundles: SHA-256 hex of its PEM text."""
-    return hashlib.sha256(dsse.public_pem(key)).hexdigest()
+    anchor: str = ""
 
 
 def sign(
@@ -130,11 +126,11 @@ def sign(
     return json.dumps(bundle, separators=(",", ":")).encode() + b"\n"
 
 
-def verify(bundle: bytes, trusted: Sequence[EllipticCurvePublicKey]) -> Statement:
-    """Return what ``bundle`` says if one of the ``trusted`` keys signed it.
+def verify(bundle: bytes, trust: Trust) -> Statement:
+    """Return what ``bundle`` says if somebody in ``trust`` signed it.
 
     Raises:
-        SignatureError: the signature does not hold, or its signer is not among ``trusted``.
+        SignatureError: the signature does not hold, or its signer is not in ``trust``.
         ManifestError: the bundle, or what was signed, is malformed or over a limit.
     """
     outer = strict_json.loads(bundle, "The signature bundle", max_bytes=MAX_BUNDLE_BYTES)
@@ -152,22 +148,20 @@ def verify(bundle: bytes, trusted: Sequence[EllipticCurvePublicKey]) -> Statemen
         raise ManifestError("The signature bundle must hold exactly one signature.")
     payload = _base64(_field(envelope, "payload", str), "payload")
     signature = _base64(_field(signatures[0], "sig", str), "sig")
-    candidates = _candidates(_field(outer, "verificationMaterial", dict), trusted)
+    candidates = _candidates(_field(outer, "verificationMaterial", dict), trust)
 
-    for key in candidates:
-        if dsse.holds(signature, payload, key):
-            return _read_statement(payload, key_hint(key))
-        if dsse.holds_0_2_0(signature, payload, key):
-            return _read_statement_0_2_0(payload, key_hint(key))
+    for trusted in candidates:
+        if dsse.holds(signature, payload, trusted.key):
+            return _read_statement(payload, trusted)
+        if dsse.holds_0_2_0(signature, payload, trusted.key):
+            return _read_statement_0_2_0(payload, trusted)
     raise SignatureError(
         "The manifest's signature does not hold: it was changed after it was signed, or another "
         "key signed it; get it again from the publisher."
     )
 
 
-def _candidates(
-    material: dict[str, Any], trusted: Sequence[EllipticCurvePublicKey]
-) -> list[EllipticCurvePublicKey]:
+def _candidates(material: dict[str, Any], trust: Trust) -> list[TrustedKey]:
     """Return the trusted keys that the bundle may mean: by hint, by rawBytes, or all of them."""
     if "publicKey" not in material:
         raise SignatureError(
@@ -178,7 +172,7 @@ def _candidates(
     if not isinstance(hint, str):
         raise ManifestError("The signature bundle's key hint is not text.")
     if hint:
-        named = [key for key in trusted if key_hint(key) == hint]
+        named = [key for key in trust.keys if key.hint == hint]
         if not named:
             raise SignatureError(
                 f"The manifest is signed by a key that is not trusted here "
@@ -186,10 +180,10 @@ def _candidates(
                 "with --trusted-key."
             )
         return named
-    return list(trusted)
+    return list(trust.keys)
 
 
-def _read_statement(payload: bytes, signed_by: str) -> Statement:
+def _read_statement(payload: bytes, signer: TrustedKey) -> Statement:
     """Parse signed bytes as an in-toto Statement v1 with the OMS 1.0 predicate."""
     statement = _load_statement(payload)
     if statement["predicateType"] != PREDICATE_TYPE:
@@ -229,13 +223,14 @@ def _read_statement(payload: bytes, signed_by: str) -> Statement:
         name=name,
         resources=resources,
         digest=hashlib.sha256(payload).hexdigest(),
-        signed_by=signed_by,
+        signed_by=signer.hint,
+        anchor=signer.anchor or signer.hint,
         predicate_type=PREDICATE_TYPE,
         ignore_paths=tuple(ignored),
     )
 
 
-def _read_statement_0_2_0(payload: bytes, signed_by: str) -> Statement:
+def _read_statement_0_2_0(payload: bytes, signer: TrustedKey) -> Statement:
     """Parse signed bytes of model_signing 0.2.0, which listed files as subjects and had no root."""
     statement = _load_statement(payload)
     if statement["predicateType"] != PREDICATE_TYPE_0_2_0:
@@ -250,7 +245,8 @@ def _read_statement_0_2_0(payload: bytes, signed_by: str) -> Statement:
             ]
         ),
         digest=hashlib.sha256(payload).hexdigest(),
-        signed_by=signed_by,
+        signed_by=signer.hint,
+        anchor=signer.anchor or signer.hint,
         predicate_type=PREDICATE_TYPE_0_2_0,
         ignore_paths=GIT_PATHS,
     )

@@ -63,8 +63,8 @@ def _sign(given: argparse.Namespace) -> None:
 
 
 def _verify(given: argparse.Namespace) -> None:
-    trusted = load_trusted(given.public_key)
-    statement = oms.verify(read_bounded(given.bundle, oms.MAX_BUNDLE_BYTES), [trusted.key])
+    trust = load_trusted(given.public_key)
+    statement = oms.verify(read_bounded(given.bundle, oms.MAX_BUNDLE_BYTES), trust)
     root = resolve_root(given.model_path)
     ignored = _relative(root, [*given.ignore_paths, given.bundle])
     listing = walk(root, skip=(*oms.GIT_PATHS, *statement.ignore_paths, *ignored))

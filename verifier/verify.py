@@ -27,11 +27,11 @@ from .errors import InputError, ManifestError, SignatureError
 from .files_check import FilesCheck, Hasher, check_files
 from .findings import Code, FileStatus, Finding, Verdict
 from .inference_run import InferenceOptions
-from .keys import TrustedKey
 from .manifest import Manifest, ManifestFile
 from .progress import Progress
 from .readers import is_weight_file
 from .report import Report
+from .trust import Trust
 from .walk import Listing, look_up, resolve_root, walk
 from .weights_check import Damage, WeightsCheck
 
@@ -45,7 +45,7 @@ class Options:
     ``attest``: the report will be attested, so the SHA-256 of every file is needed.
     """
 
-    trusted: tuple[TrustedKey, ...]
+    trust: Trust
     manifests: tuple[Path, ...] = ()
     checks: frozenset[str] | None = None
     digest: str = "blake3"
@@ -142,7 +142,7 @@ class _Verification:
         best = self._best(listing, manifests)
         found = best.manifest
         if found.revision is not None:
-            signer = found.statement.signed_by
+            signer = found.statement.anchor
             state.remember(self.options.data, signer, found.name, found.revision)
         return self._conclude(best)
 
@@ -187,16 +187,16 @@ class _Verification:
         data = manifest.read_bounded(location, oms.MAX_BUNDLE_BYTES)
         if self.options.manifests and lists.is_list(data):
             return lists.load(location)
-        if not self.options.trusted:
+        if not self.options.trust:
             raise InputError(
                 "No key is trusted here; ask the publisher for the public key and give it with "
                 "--trusted-key FILE."
             )
-        return manifest.load(location, [trusted.key for trusted in self.options.trusted])
+        return manifest.load(location, self.options.trust)
 
     def _rollback(self, found: Manifest) -> Finding | None:
         """Return the finding that a newer revision was seen here before, if one was."""
-        signer = found.statement.signed_by
+        signer = found.statement.anchor
         seen = state.newest_seen(self.options.data, signer, found.name)
         if found.revision is None or found.revision >= seen:
             return None

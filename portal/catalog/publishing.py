@@ -26,6 +26,7 @@ from portal.storage.keyfiles import read_or_make_secret
 from portal.storage.stores import store
 from verifier import oms
 from verifier.keys import read_or_make_release_key
+from verifier.trust import Trust
 
 BUNDLE = "model.sig"
 SIDE_FOLDER = ".weighbridge/"
@@ -184,7 +185,7 @@ def _sign(resources: Sequence[dict[str, Any]], name: Name, work: Path) -> oms.St
     key = read_or_make_release_key(settings.DATA / "keys")
     bundle = oms.sign([oms.Resource(**resource) for resource in resources], str(name), key)
     (work / BUNDLE).write_bytes(bundle)
-    return oms.verify(bundle, [key.public_key()])
+    return oms.verify(bundle, Trust.in_keys(key.public_key()))
 
 
 def _resource_of(path: Path) -> dict[str, Any]:

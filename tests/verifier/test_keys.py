@@ -30,10 +30,10 @@ def test_a_lost_public_key_is_written_again(tmp_path):
 def test_installed_keys_are_the_public_ones_of_the_data_folder(tmp_path):
     key = keys.read_or_make_release_key(tmp_path / "keys")
     (tmp_path / "keys" / "notes.txt").write_text("not a key")
-    (trusted,) = keys.installed_keys(tmp_path)
+    (trusted,) = keys.installed_keys(tmp_path).keys
     assert dsse.public_pem(trusted.key) == dsse.public_pem(key.public_key())
-    assert keys.installed_keys(tmp_path / "elsewhere") == []
-    assert keys.installed_keys(None) == []
+    assert not keys.installed_keys(tmp_path / "elsewhere")
+    assert not keys.installed_keys(None)
 
 
 def ed25519_public():
@@ -50,7 +50,7 @@ def ed25519_public():
         (keys.private_pem(ec.generate_private_key(ec.SECP256R1())), "is a private key"),
         (b"hello", "not a PEM public key"),
         (b"", "not a PEM public key"),
-        (b"-----BEGIN CERTIFICATE-----\n", "is a certificate"),
+        (b"-----BEGIN CERTIFICATE-----\n", "not a PEM certificate"),
         (ed25519_public(), "not a P-256"),
         (dsse.public_pem(ec.generate_private_key(ec.SECP256K1()).public_key()), "not a P-256"),
     ],
