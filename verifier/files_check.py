@@ -14,6 +14,7 @@ from .manifest import ManifestFile
 from .progress import Progress, counter
 from .readers import is_weight_file
 from .resume import Journal
+from .serialization import differing, is_sharded
 from .walk import FoundFile, Listing
 
 
@@ -103,7 +104,7 @@ def check_files(
 
 def _length_decides(file: FoundFile, entry: ManifestFile, hasher: Hasher) -> bool:
     """Tell whether a wrong length is all that could be learned: there are no leaves to compare."""
-    no_leaves = entry.leaf_list(hasher.kinds) is None
+    no_leaves = entry.leaf_list(hasher.kinds) is None and not is_sharded(entry.algorithm)
     return no_leaves and entry.size is not None and entry.size != file.size
 
 
@@ -121,8 +122,9 @@ def _compare(
     ranges: tuple[Range, ...] = ()
     digests = b""
     if kind is None:
-        if found.whole[entry.algorithm] != entry.whole:
-            ranges = ((0, max(file.size, entry.size or 0)),)
+        expected = file.size if entry.size is None else entry.size
+        digest = found.whole[entry.algorithm]
+        ranges = differing(entry.algorithm, entry.whole, digest, (expected, file.size))
     else:
         digests = bytes(found.leaves[kind])
         ranges = _bad_ranges(file, entry, kind, digests)

@@ -12,7 +12,6 @@ missing or differs is not used, and is a finding; whole-file SHA-256 serves inst
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import stat
@@ -50,7 +49,8 @@ _HEX = {bits: re.compile(rf"[0-9a-f]{{{bits // 4}}}") for bits in (160, 256)}
 class ManifestFile:
     """One file outside ``.weighbridge/``; without checkpoint.json only its SHA-256 is known.
 
-    An unsigned list may use another ``algorithm``: then ``digest`` is that, and ``sha256`` empty.
+    Another publisher, or an unsigned list, may use another ``algorithm``: then ``digest`` is that,
+    and ``sha256`` is empty.
     """
 
     name: str
@@ -61,6 +61,22 @@ class ManifestFile:
     leaves: Mapping[str, LeafList] | None = None
     algorithm: str = "sha256"
     digest: str = ""
+
+    @classmethod
+    def of(cls, resource: oms.Resource) -> "ManifestFile":
+        """Take what was signed of one file."""
+        return cls(
+            resource.name,
+            resource.sha256,
+            resource.size,
+            algorithm=resource.algorithm,
+            digest=resource.digest,
+        )
+
+    @property
+    def resource(self) -> oms.Resource:
+        """What was signed of it."""
+        return oms.Resource(self.name, self.sha256, self.size, self.algorithm, self.digest)
 
     @property
     def whole(self) -> str:
@@ -124,7 +140,7 @@ def load(location: Path, trust: Trust) -> Manifest:
     plain = Manifest(
         statement=statement,
         location=location,
-        files={name: ManifestFile(name, r.sha256) for name, r in outside.items()},
+        files={name: ManifestFile.of(r) for name, r in outside.items()},
         name=statement.name,
         side=side,
         findings=tuple(findings),
@@ -141,7 +157,7 @@ def published_configs(manifest: Manifest) -> dict[str, bytes]:
             continue
         with contextlib.suppress(ManifestError):
             data = read_bounded(manifest.location.parent / name, MAX_CONFIG_BYTES)
-            if hashlib.sha256(data).hexdigest() == entry.sha256:
+            if entry.resource.matches(data):
                 found[name] = data
     return found
 
@@ -188,7 +204,7 @@ def _read_side_files(
             continue
         try:
             data = read_bounded(folder / name, MAX_SIDE_BYTES)
-            if hashlib.sha256(data).hexdigest() == signed[name].sha256:
+            if signed[name].matches(data):
                 side[name] = data
                 continue
             reason = "it is not the one that was signed"

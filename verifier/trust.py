@@ -15,6 +15,14 @@ from . import dsse
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signed, and what the trust in them rests on: the same when a key below it changes."""
+
+    signed_by: str
+    anchor: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrustedKey:
     """A public key whose signatures count here; ``hint`` names it in bundles.
 
@@ -26,6 +34,11 @@ class TrustedKey:
     hint: str
     path: Path | None = None
     anchor: str = ""
+
+    @property
+    def signer(self) -> Signer:
+        """Who signed where this key did."""
+        return Signer(self.hint, self.anchor or self.hint)
 
 
 @dataclass(frozen=True, slots=True)
