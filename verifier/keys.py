@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from . import dsse
 from .errors import InputError
-from .trust import Trust, TrustedKey
+from .trust import SigstoreIdentity, Trust, TrustedKey
 
 MAX_KEY_BYTES = 64 << 10
 
@@ -81,6 +81,22 @@ def installed_keys(data: Path | None) -> Trust:
 def load_all(paths: Iterable[Path]) -> Trust:
     """Read each of ``paths`` as :func:`load_trusted` does, and trust them all."""
     return Trust.union(load_trusted(path) for path in paths)
+
+
+def trust_identity(identity: str | None, provider: str | None, staging: bool = False) -> Trust:
+    """Trust ``identity`` as ``provider`` vouched for it to Sigstore; with neither, nobody.
+
+    Raises:
+        InputError: only one of the two is given.
+    """
+    if identity is None and provider is None:
+        return Trust()
+    if not identity or not provider:
+        raise InputError(
+            "A Sigstore identity counts only with its provider: give both --identity and "
+            "--identity-provider."
+        )
+    return Trust(identity=SigstoreIdentity(identity, provider, staging))
 
 
 def load_private(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -13,11 +13,11 @@ from .command_line import Parser
 from .errors import InputError, SignatureError
 from .files_check import Hasher, check_files
 from .findings import FileStatus
-from .keys import load_certificates, load_private, load_trusted
+from .keys import load_certificates, load_private, load_trusted, trust_identity
 from .manifest import ManifestFile, read_bounded
 from .progress import silent
 from .serialization import is_sharded
-from .trust import SigstoreIdentity, Trust
+from .trust import Trust
 from .walk import FoundFile, Listing, resolve_root, walk
 
 METHODS = ("key", "certificate", "sigstore")
@@ -127,8 +127,7 @@ def _trust(given: argparse.Namespace) -> Trust:
     """Return what the options of the method say to trust, and nothing of another method's."""
     if given.method == "sigstore":
         _require(given, "identity", "identity_provider")
-        identity = SigstoreIdentity(given.identity, given.identity_provider, given.use_staging)
-        return Trust(identity=identity)
+        return trust_identity(given.identity, given.identity_provider, given.use_staging)
     if given.method == "key":
         _require(given, "public_key")
         return Trust(keys=load_trusted(given.public_key).keys)
