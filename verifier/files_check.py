@@ -7,7 +7,7 @@ were signed together, and they say which 4 MiB differ. Otherwise the whole SHA-2
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from . import causes, engine, names
+from . import causes, engine, names, oms
 from .digests import LEAF_BYTES
 from .findings import Code, FileResult, FileStatus, Finding, Range
 from .manifest import ManifestFile
@@ -100,6 +100,32 @@ def check_files(
     check.findings += listing.findings
     _add_unlisted(check, listing, files)
     return check
+
+
+def without_ignored(
+    listing: Listing, statement: oms.Statement, files: Mapping[str, ManifestFile]
+) -> Listing:
+    """Leave out what ``statement`` says to skip: names at the top and all below them.
+
+    Where it lists shards, it has none for a file of no bytes; such files are left out too.
+    """
+    skipped = frozenset(oms.GIT_PATHS) | {path.strip("/") for path in statement.ignore_paths}
+    sharded = is_sharded(statement.serialization.algorithm)
+
+    def is_skipped(name: str) -> bool:
+        if name in files:
+            return False
+        if sharded and name in listing.files and listing.files[name].size == 0:
+            return True
+        parts = name.split("/")
+        return any("/".join(parts[:depth]) in skipped for depth in range(1, len(parts) + 1))
+
+    return Listing(
+        root=listing.root,
+        files={name: file for name, file in listing.files.items() if not is_skipped(name)},
+        findings=[finding for finding in listing.findings if not is_skipped(finding.path)],
+        truncated=listing.truncated,
+    )
 
 
 def _length_decides(file: FoundFile, entry: ManifestFile, hasher: Hasher) -> bool:

@@ -11,12 +11,11 @@ from pathlib import Path
 from . import engine, oms, statement
 from .command_line import Parser
 from .errors import InputError, SignatureError
-from .files_check import Hasher, check_files
+from .files_check import Hasher, check_files, without_ignored
 from .findings import FileStatus
 from .keys import load_certificates, load_private, load_trusted, trust_identity
 from .manifest import ManifestFile, read_bounded
 from .progress import silent
-from .serialization import is_sharded
 from .trust import Trust
 from .walk import FoundFile, Listing, resolve_root, walk
 
@@ -103,11 +102,7 @@ def _verify(given: argparse.Namespace) -> None:
     if set(files) == {"."} and root.is_file():
         # Releases up to 1.0 named the only file of a model so.
         files = {root.name: ManifestFile.of(signed.resources[0])}
-    if is_sharded(signed.serialization.algorithm):
-        # A file of no bytes has no shard, so none is listed.
-        empty = [n for n, file in listing.files.items() if file.size == 0 and n not in files]
-        for name in empty:
-            del listing.files[name]
+    listing = without_ignored(listing, signed, files)
     check = check_files(listing, files, Hasher((), False, silent))
     wrong = check.named(FileStatus.DAMAGED, FileStatus.MISSING, FileStatus.REFUSED)
     if wrong:

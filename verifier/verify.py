@@ -24,7 +24,7 @@ from . import (
 )
 from .digests import blake3_available
 from .errors import InputError, ManifestError, SignatureError
-from .files_check import FilesCheck, Hasher, check_files
+from .files_check import FilesCheck, Hasher, check_files, without_ignored
 from .findings import Code, FileStatus, Finding, Verdict
 from .inference_run import InferenceOptions
 from .manifest import Manifest, ManifestFile
@@ -227,7 +227,7 @@ class _Verification:
             files = self._entry_of(listing, found)
         else:
             look_up(listing, files if listing.truncated else ())
-        visible = _without_ignored(listing, found.statement.ignore_paths, files)
+        visible = without_ignored(listing, found.statement, files)
         return _Candidate(
             found, visible, files, check_files(visible, files, self.hasher, only=self.single)
         )
@@ -390,23 +390,3 @@ def _manifest_json(found: Manifest | None) -> dict[str, Any]:
         "digest": found.statement.digest if found else None,
         "files": len(found.files) if found else None,
     }
-
-
-def _without_ignored(
-    listing: Listing, ignored: Sequence[str], files: Mapping[str, ManifestFile]
-) -> Listing:
-    """Leave out what the statement says to skip: these names at the top and all below them."""
-    skipped = frozenset(oms.GIT_PATHS) | {path.strip("/") for path in ignored}
-
-    def is_skipped(name: str) -> bool:
-        parts = name.split("/")
-        return name not in files and any(
-            "/".join(parts[:depth]) in skipped for depth in range(1, len(parts) + 1)
-        )
-
-    return Listing(
-        root=listing.root,
-        files={name: file for name, file in listing.files.items() if not is_skipped(name)},
-        findings=[finding for finding in listing.findings if not is_skipped(finding.path)],
-        truncated=listing.truncated,
-    )
