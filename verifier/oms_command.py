@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from . import engine, oms, statement
+from . import engine, names, oms, statement
 from .command_line import Parser
 from .errors import InputError, SignatureError
 from .files_check import Hasher, check_files, without_ignored
@@ -106,16 +106,16 @@ def _verify(given: argparse.Namespace) -> None:
     check = check_files(listing, files, Hasher((), False, silent))
     wrong = check.named(FileStatus.DAMAGED, FileStatus.MISSING, FileStatus.REFUSED)
     if wrong:
-        path, status = wrong[0].path, wrong[0].status
-        reason = next(f.message for f in check.findings if f.path == path)
-        raise SignatureError(reason if status is not FileStatus.REFUSED else f"Refused: {reason}")
+        reason = next(f.message for f in check.findings if f.path == wrong[0].path)
+        raise SignatureError(reason)
     if not signed.serialization.allow_symlinks:
         _refuse_links(listing, files if given.ignore_unsigned_files else listing.files)
     if not given.ignore_unsigned_files:
-        extra = [result.path for result in check.named(FileStatus.UNLISTED)]
-        extra += [finding.path for finding in listing.findings]
+        extra = check.named(FileStatus.UNLISTED)
         if extra:
-            raise SignatureError(f"{extra[0]} is not in the signed list.")
+            raise SignatureError(f"{names.shown(extra[0].path)} is not in the signed list.")
+        if listing.findings:
+            raise SignatureError(listing.findings[0].message)
 
 
 def _trust(given: argparse.Namespace) -> Trust:
@@ -143,7 +143,7 @@ def _refuse_links(listing: Listing, wanted: Iterable[str]) -> None:
     for name in wanted:
         file = listing.files.get(name)
         if file is not None and file.location != listing.root / name:
-            raise InputError(f"{name} is a link; put the file itself in its place.")
+            raise InputError(f"{names.shown(name)} is a link; put the file itself in its place.")
 
 
 def _sha256(file: FoundFile) -> str:

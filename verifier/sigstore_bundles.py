@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from cryptography import x509
+
 from . import dsse, names
 from .errors import InputError, ManifestError, SignatureError
 from .trust import Signer, SigstoreIdentity
@@ -44,13 +46,13 @@ def signer_of(
     with _quiet():
         try:
             parsed = models.Bundle.from_json(bundle)
-        except (models.InvalidBundle, ValueError) as error:
+        except (errors.Error, ValueError) as error:
             raise ManifestError(f"The Sigstore bundle is malformed: {_line(error)}.") from None
         try:
             verifier = Verifier(trusted_root=root or _config(wanted.staging).trusted_root)
             rule = policy.Identity(identity=wanted.identity, issuer=wanted.provider)
             kind, signed = verifier.verify_dsse(parsed, rule)
-        except errors.VerificationError as error:
+        except (errors.Error, ValueError, x509.ExtensionNotFound) as error:
             raise SignatureError(
                 f"The manifest's Sigstore signature by {names.shown(wanted.identity)} "
                 f"({names.shown(wanted.provider)}) does not hold: {_line(error)}."

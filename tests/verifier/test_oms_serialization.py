@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import re
 import shutil
 
 import pytest
@@ -114,6 +115,31 @@ def test_verify_finds_the_shards_that_differ(
     assert outcome.report["verdict"] == verdict
     found = [f["ranges"] for f in outcome.report["findings"] if f["code"] == "damaged"]
     assert found == ([ranges] if ranges else [])
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("weights.bin", None),
+        ("../outside", "link out of the folder"),
+        ("link", "leads to itself|leads nowhere"),
+        ("gone", "leads nowhere"),
+    ],
+)
+def test_links_are_followed_in_the_model_where_the_signer_did(
+    target, reason, folder, tmp_path, public, oms_command
+):
+    """OMS 1.0, section 6.1.1: `allow_symlinks`; links out of the root and cycles are errors."""
+    (tmp_path / "outside").write_bytes(WEIGHTS)
+    (folder / "link").symlink_to("weights.bin")
+    hashes = in_files("sha256").set_allow_symlinks(True)
+    bundle = reference_sign(folder, tmp_path / "b.sig", hashes)
+    (folder / "link").unlink()
+    (folder / "link").symlink_to(target)
+    given = ["--method", "key", "--model-path", folder, "--public-key", public, "--bundle", bundle]
+    outcome = oms_command("verify-model", *given)
+    assert (outcome.status == 0) is (reason is None), outcome.err
+    assert reason is None or re.search(reason, outcome.sentence)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "blake2"])

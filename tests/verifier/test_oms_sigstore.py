@@ -9,11 +9,14 @@ from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sigstore.models import TrustedRoot
 
 from tests.verifier.conftest import flip
 from tests.verifier.sigstore_instance import Instance, encoded
 from verifier import oms, sigstore_bundles, statement
-from verifier.errors import InputError
+from verifier.errors import InputError, VerifierError
 from verifier.trust import SigstoreIdentity, Trust
 
 WHO = "release@example.org"
@@ -67,15 +70,21 @@ def bundle(tmp_path, instance, payload):
     return path
 
 
-def given(model, bundle, by=BY):
+@pytest.fixture
+def root(tmp_path, instance):
+    (tmp_path / "root.json").write_text(instance.trusted_root())
+    return TrustedRoot.from_file(str(tmp_path / "root.json"))
+
+
+def options(model, bundle, by=BY):
     return ["verify-model", "--method", "sigstore", "--model-path", model, "--bundle", bundle, *by]
 
 
 def test_a_bundle_by_the_right_identity_holds(model, bundle, oms_command):
-    outcome = oms_command(*given(model, bundle))
+    outcome = oms_command(*options(model, bundle))
     assert (outcome.status, outcome.err) == (0, "")
     flip(model / "weights.bin", 7)
-    assert oms_command(*given(model, bundle)).sentence.startswith("weights.bin differs")
+    assert oms_command(*options(model, bundle)).sentence.startswith("weights.bin differs")
 
 
 def test_verify_says_which_identity_signed(model, bundle, verify):
@@ -94,7 +103,7 @@ def test_verify_says_which_identity_signed(model, bundle, verify):
 )
 def test_another_identity_or_provider_is_untrusted(by, model, bundle, oms_command, verify):
     """sigstore-wrong-identity_fail, sigstore-wrong-issuer_fail."""
-    assert oms_command(*given(model, bundle, by)).status != 0
+    assert oms_command(*options(model, bundle, by)).status != 0
     outcome = verify(model, "--manifest", bundle, "--checks", "files", *by, key=None)
     assert (outcome.status, outcome.report["verdict"]) == (1, "untrusted")
     assert by[1] in outcome.sentence
@@ -155,7 +164,7 @@ def test_a_changed_bundle_is_refused(change, model, bundle, oms_command):
     content = json.loads(bundle.read_text())
     change(content)
     bundle.write_text(json.dumps(content))
-    outcome = oms_command(*given(model, bundle))
+    outcome = oms_command(*options(model, bundle))
     assert outcome.status != 0
     assert "Sigstore" in outcome.sentence
 
@@ -164,7 +173,7 @@ def test_a_signature_after_the_certificate_ended_is_refused(
     model, bundle, oms_command, instance, payload
 ):
     bundle.write_bytes(instance.sign(payload, WHO, PROVIDER, late=True))
-    assert oms_command(*given(model, bundle)).status != 0
+    assert oms_command(*options(model, bundle)).status != 0
 
 
 @pytest.mark.parametrize("part", ["root", "certificate_log", "signature_log"])
@@ -174,13 +183,13 @@ def test_each_part_of_the_instance_must_be_the_trusted_one(
     """Its authority, its log of certificates, its log of signatures."""
     other = replace(instance, **{part: getattr(Instance(), part)})
     bundle.write_bytes(other.sign(payload, WHO, PROVIDER))
-    outcome = oms_command(*given(model, bundle))
+    outcome = oms_command(*options(model, bundle))
     assert outcome.status != 0
     assert "does not hold" in outcome.sentence
 
 
 def test_staging_trusts_others_than_production(model, bundle, oms_command):
-    outcome = oms_command(*given(model, bundle), "--use-staging")
+    outcome = oms_command(*options(model, bundle), "--use-staging")
     assert outcome.status != 0
     assert "does not hold" in outcome.sentence
 
@@ -199,7 +208,7 @@ def test_a_bundle_by_identity_is_untrusted_where_only_keys_are(model, bundle, ve
 
 def test_a_library_that_is_not_installed_is_named(model, bundle, oms_command, monkeypatch):
     monkeypatch.setitem(sys.modules, "sigstore", None)
-    outcome = oms_command(*given(model, bundle))
+    outcome = oms_command(*options(model, bundle))
     assert outcome.status != 0
     assert "pip install 'sigstore" in outcome.sentence
 
@@ -226,18 +235,45 @@ def token(**claims):
 )
 def test_what_keeps_an_identity_from_signing_is_said(text, reason, model, tmp_path, oms_command):
     out = tmp_path / "out.sig"
-    options = ["--method", "sigstore", "--model-path", model, "--output-bundle", out]
-    outcome = oms_command("sign-model", *options, "--identity-token", text)
+    signing = ["--method", "sigstore", "--model-path", model, "--output-bundle", out]
+    outcome = oms_command("sign-model", *signing, "--identity-token", text)
     assert outcome.status != 0
     assert reason in outcome.sentence
     assert not out.exists()
 
 
-def test_a_root_may_be_given_by_whoever_calls(bundle, payload, tmp_path, instance):
-    from sigstore.models import TrustedRoot
+STRINGS = ("", "x", "AAAA", "-5", "9" * 5000, "\n\n")
 
-    (tmp_path / "root.json").write_text(instance.trusted_root())
-    root = TrustedRoot.from_file(str(tmp_path / "root.json"))
+
+def changed(value, data):
+    """Return ``value`` with one thing in it replaced, left out, cut or turned."""
+    if isinstance(value, dict) and value and data.draw(st.integers(0, 5)):
+        key = data.draw(st.sampled_from(sorted(value)))
+        return value | {key: changed(value[key], data)}
+    if isinstance(value, list) and value and data.draw(st.integers(0, 5)):
+        return [changed(value[0], data), *value[1:]]
+    if isinstance(value, str) and value and data.draw(st.booleans()):
+        at = data.draw(st.integers(0, len(value) - 1))
+        return value[:at] + data.draw(st.sampled_from(["", "A", "=", "\n"])) + value[at + 1 :]
+    return data.draw(st.sampled_from([None, 1, -1, 2**70, [], {}, [1], {"a": 1}, *STRINGS]))
+
+
+@given(st.data())
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_any_changed_bundle_signs_the_same_or_is_an_error_of_ours(bundle, payload, root, data):
+    content = json.dumps(changed(json.loads(bundle.read_text()), data)).encode()
+    try:
+        signer = sigstore_bundles.signer_of(content, payload, SigstoreIdentity(WHO, PROVIDER), root)
+    except VerifierError as error:
+        assert str(error).endswith(".")
+        return
+    assert signer.signed_by == f"{WHO} ({PROVIDER})"
+    assert base64.b64decode(json.loads(content)["dsseEnvelope"]["payload"]) == payload
+
+
+def test_a_root_may_be_given_by_whoever_calls(bundle, payload, root):
     wanted = SigstoreIdentity(WHO, PROVIDER)
     signer = sigstore_bundles.signer_of(bundle.read_bytes(), payload, wanted, root)
     assert WHO in signer.signed_by
