@@ -19,7 +19,8 @@ from . import dsse
 from .errors import InputError
 from .trust import SigstoreIdentity, Trust, TrustedKey
 
-MAX_KEY_BYTES = 64 << 10
+MAX_KEY_BYTES = 1 << 20
+"""All authorities that an operating system trusts are less than half of this."""
 
 
 def data_folder() -> Path | None:
@@ -163,6 +164,9 @@ def _publish(path: Path, data: bytes, mode: int) -> None:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(MAX_KEY_BYTES)
+            data = file.read(MAX_KEY_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    if len(data) > MAX_KEY_BYTES:
+        raise InputError(f"{path} is larger than {MAX_KEY_BYTES >> 20} MiB: not a key.")
+    return data

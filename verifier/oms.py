@@ -201,7 +201,9 @@ def _verify_sigstore(bundle: bytes, payload: bytes, trust: Trust) -> Statement:
         )
     from . import sigstore_bundles
 
-    return statement.read(payload, sigstore_bundles.signer_of(bundle, payload, trust.identity))
+    signer = sigstore_bundles.signer_of(bundle, payload, trust.identity)
+    # Version 0.2.0 left signing by identity to the library, which encodes as DSSE says.
+    return statement.read(payload, signer, deprecated=True)
 
 
 def _base64(text: str, what: str) -> bytes:

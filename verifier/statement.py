@@ -84,13 +84,17 @@ def write(resources: Sequence[Resource], name: str, ignore_paths: Sequence[str])
     return json.dumps(statement, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def read(payload: bytes, signer: Signer) -> Statement:
+def read(payload: bytes, signer: Signer, *, deprecated: bool = False) -> Statement:
     """Parse bytes that ``signer`` signed as a Statement v1 with the OMS 1.0 predicate.
+
+    With ``deprecated``, that of 0.2.0 is read too.
 
     Raises:
         ManifestError: they are something else, contradict themselves, or are over a limit.
     """
     statement = _load(payload)
+    if deprecated and statement["predicateType"] == PREDICATE_TYPE_0_2_0:
+        return read_0_2_0(payload, signer)
     if statement["predicateType"] != PREDICATE_TYPE:
         raise ManifestError("The signed statement has an unknown predicateType.")
     subjects = field(statement, "subject", list)

@@ -51,10 +51,11 @@ def ed25519_public():
         (b"hello", "not a PEM public key"),
         (b"", "not a PEM public key"),
         (b"-----BEGIN CERTIFICATE-----\n", "not a PEM certificate"),
+        (bytes((1 << 20) + 1), "larger than 1 MiB"),
         (ed25519_public(), "not a P-256"),
         (dsse.public_pem(ec.generate_private_key(ec.SECP256K1()).public_key()), "not a P-256"),
     ],
-    ids=["private", "text", "empty", "certificate", "ed25519", "secp256k1"],
+    ids=["private", "text", "empty", "certificate", "large", "ed25519", "secp256k1"],
 )
 def test_a_file_that_is_no_trusted_key_is_named(tmp_path, content, reason):
     path = tmp_path / "key.pem"

@@ -87,6 +87,20 @@ def test_a_bundle_by_the_right_identity_holds(model, bundle, oms_command):
     assert oms_command(*options(model, bundle)).sentence.startswith("weights.bin differs")
 
 
+def test_the_statement_of_0_2_0_is_read(model, bundle, oms_command, instance):
+    subject = {"name": "weights.bin", "digest": {"sha256": sha256(model / "weights.bin")}}
+    content = {
+        "_type": oms.STATEMENT_TYPE,
+        "subject": [subject | {"annotations": {"actual_hash_algorithm": "file-sha256"}}],
+        "predicateType": oms.PREDICATE_TYPE_0_2_0,
+        "predicate": {"unused": "Unused, just passed due to API requirements"},
+    }
+    bundle.write_bytes(instance.sign(json.dumps(content, indent=2).encode(), WHO, PROVIDER))
+    assert oms_command(*options(model, bundle)).status == 0
+    flip(model / "weights.bin", 7)
+    assert oms_command(*options(model, bundle)).status != 0
+
+
 def test_verify_says_which_identity_signed(model, bundle, verify):
     outcome = verify(model, "--manifest", bundle, "--checks", "files", *BY, key=None)
     assert outcome.report["verdict"] == "identical"
