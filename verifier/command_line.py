@@ -92,8 +92,8 @@ def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="PEM public key of a publisher, or a CA certificate (repeatable; default: the keys "
-        "installed here)",
+        help="PEM public key of a publisher, its root.json, or a CA certificate (repeatable; default: "
+        "the keys installed here)",
     )
     add("--identity", metavar="ID", help="who must have signed, with Sigstore")
     add("--identity-provider", metavar="URL", help="the OpenID provider that vouched for them")

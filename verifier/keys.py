@@ -1,6 +1,7 @@
 """Keys: whom this machine trusts, and the portal's own release key.
 
-A trusted key is a PEM public key that was installed beforehand, never one that came with a copy.
+A trusted key is a PEM public key that was installed beforehand, or one that a root names which was
+(roots.py), never one that came with a copy.
 The portal's keys lie in ``$WEIGHBRIDGE_DATA/keys``: ``release.pem`` (private, mode 0600) and
 ``release.pub.pem``.
 """
@@ -15,12 +16,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from . import dsse
+from . import dsse, latest, roots
 from .errors import InputError
 from .trust import SigstoreIdentity, Trust, TrustedKey
 
 MAX_KEY_BYTES = 1 << 20
 """All authorities that an operating system trusts are less than half of this."""
+RELEASE_PUBLIC = "release.pub.pem"
 
 
 def data_folder() -> Path | None:
@@ -33,12 +35,15 @@ def data_folder() -> Path | None:
 
 
 def load_trusted(path: Path) -> Trust:
-    """Read whom ``path`` says to trust: a PEM public key, or certificates of authorities (PEM).
+    """Read whom ``path`` says to trust: a PEM public key, certificates of authorities, or a root.
 
     Raises:
         InputError: it cannot be read, is a private key, is neither, or of a kind OMS does not know.
+        VerifierError: it is a root that cannot be trusted.
     """
     data = _read(path)
+    if roots.is_root(data):
+        return _of_root(path)
     if b"PRIVATE KEY-----" in data:
         raise InputError(
             f"{path} is a private key; give the public one, and keep this file to its owner."
@@ -60,6 +65,17 @@ def load_certificates(path: Path) -> list[x509.Certificate]:
         raise InputError(f"{path} is not a PEM certificate.") from None
 
 
+def _of_root(path: Path) -> Trust:
+    trusted = latest.load_root(path)
+    anchor = trusted.root.identity
+    keys = tuple(
+        TrustedKey(key, hint, path, anchor)
+        for hint, key in trusted.root.keys_of("release").items()
+        if isinstance(key, ec.EllipticCurvePublicKey)
+    )
+    return Trust(keys=keys, roots=(trusted,))
+
+
 def _public_key(path: Path, data: bytes) -> TrustedKey:
     try:
         key = serialization.load_pem_public_key(data)
@@ -73,10 +89,19 @@ def _public_key(path: Path, data: bytes) -> TrustedKey:
 
 
 def installed_keys(data: Path | None) -> Trust:
-    """Trust the keys installed with the portal: every ``*.pub.pem`` in ``data``/keys."""
+    """Trust the keys installed with the portal, in ``data``/keys.
+
+    They are those that root.json names, where there is one, and every other ``*.pub.pem``: the
+    portal's own release key is then the root's to name.
+    """
     if data is None:
         return Trust()
-    return load_all(sorted((data / "keys").glob("*.pub.pem")))
+    folder = data / "keys"
+    paths = sorted(folder.glob("*.pub.pem"))
+    root = folder / roots.NAME
+    if root.is_file():
+        paths = [root, *(path for path in paths if path.name != RELEASE_PUBLIC)]
+    return load_all(paths)
 
 
 def load_all(paths: Iterable[Path]) -> Trust:

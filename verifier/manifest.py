@@ -91,7 +91,10 @@ class ManifestFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What was signed, and the side files that are as they were signed."""
+    """What was signed, and the side files that are as they were signed.
+
+    ``stale`` is None where nobody says whether it is the newest (freshness.py).
+    """
 
     statement: oms.Statement
     location: Path
@@ -104,6 +107,7 @@ class Manifest:
     terms: str = ""
     side: Mapping[str, bytes] | None = None
     findings: tuple[Finding, ...] = ()
+    stale: bool | None = None
 
     def side_file(self, name: str) -> bytes | None:
         """Return the checked bytes of a side file, or None where it is missing or differs."""

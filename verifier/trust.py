@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from . import dsse
+from .latest import TrustedRoot
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,15 @@ class SigstoreIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """All that is trusted in one run; a signature by any of it counts."""
+    """All that is trusted in one run; a signature by any of it counts.
+
+    The release keys that ``roots`` name are among ``keys``; a root says what is newest and revoked.
+    """
 
     keys: tuple[TrustedKey, ...] = ()
     authorities: tuple[x509.Certificate, ...] = ()
     identity: SigstoreIdentity | None = None
+    roots: tuple[TrustedRoot, ...] = ()
 
     @classmethod
     def in_keys(cls, *keys: ec.EllipticCurvePublicKey) -> "Trust":
@@ -70,6 +75,7 @@ class Trust:
         return cls(
             keys=tuple(key for part in given for key in part.keys),
             authorities=tuple(c for part in given for c in part.authorities),
+            roots=tuple(root for part in given for root in part.roots),
             identity=next((p.identity for p in reversed(given) if p.identity), None),
         )
 

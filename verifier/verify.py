@@ -7,6 +7,7 @@ report; an error means that there was nothing trustworthy to compare with.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,8 @@ from . import (
     inference_run,
     lists,
     manifest,
-    names,
     oms,
     resume,
-    state,
     verdict,
     weights_check,
 )
@@ -26,6 +25,7 @@ from .digests import blake3_available
 from .errors import InputError, ManifestError, SignatureError
 from .files_check import FilesCheck, Hasher, check_files, without_ignored
 from .findings import Code, FileStatus, Finding, Verdict
+from .freshness import Freshness
 from .inference_run import InferenceOptions
 from .manifest import Manifest, ManifestFile
 from .progress import Progress
@@ -118,6 +118,7 @@ class _Verification:
         self.options = options
         self.progress = progress
         self.started = time.monotonic()
+        self.freshness = Freshness(options.trust.roots, options.data, datetime.now(UTC))
         self.path = path
         self.root = resolve_root(path)
         self.single = self.root.is_file()
@@ -141,9 +142,7 @@ class _Verification:
         listing = walk(self.root, skip=self._own_names())
         best = self._best(listing, manifests)
         found = best.manifest
-        if found.revision is not None:
-            signer = found.statement.anchor
-            state.remember(self.options.data, signer, found.name, found.revision)
+        self.freshness.remember(found)
         return self._conclude(best)
 
     def _own_names(self) -> list[str]:
@@ -169,13 +168,14 @@ class _Verification:
         for location in locations:
             try:
                 found = self._load(location)
-                rollback = self._rollback(found)
-                if rollback is None:
-                    loaded.append(found)
+                judged = self.freshness.judge(found)
+                if judged.refusal is None:
+                    loaded.append(judged.on(found))
                 else:
-                    untrusted.append(rollback)
+                    untrusted.append(judged.refusal)
             except SignatureError as error:
-                untrusted.append(Finding(Code.BAD_SIGNATURE, "", str(error)))
+                bundle = manifest.read_bounded(location, oms.MAX_BUNDLE_BYTES)
+                untrusted.append(self.freshness.explain(bundle, error))
             except ManifestError as error:
                 malformed = malformed or error
         if malformed and not loaded and not untrusted:
@@ -193,18 +193,6 @@ class _Verification:
                 "--trusted-key FILE."
             )
         return manifest.load(location, self.options.trust)
-
-    def _rollback(self, found: Manifest) -> Finding | None:
-        """Return the finding that a newer revision was seen here before, if one was."""
-        signer = found.statement.anchor
-        seen = state.newest_seen(self.options.data, signer, found.name)
-        if found.revision is None or found.revision >= seen:
-            return None
-        message = (
-            f"The manifest of {names.shown(found.name)} is revision {found.revision}, but revision "
-            f"{seen} was seen here before; get the newest from the publisher."
-        )
-        return Finding(Code.ROLLBACK, "", message)
 
     def _best(self, listing: Listing, manifests: Sequence[Manifest]) -> _Candidate:
         """Return the manifest that the copy matches best: by files, else by weights."""
@@ -385,7 +373,7 @@ def _manifest_json(found: Manifest | None) -> dict[str, Any]:
     return {
         "revision": found.revision if found else None,
         "signed_by": (found.statement.signed_by or None) if found else None,
-        "stale": None,
+        "stale": found.stale if found else None,
         "issued": found.issued if found else None,
         "digest": found.statement.digest if found else None,
         "files": len(found.files) if found else None,
