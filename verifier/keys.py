@@ -154,10 +154,10 @@ def read_or_make_release_key(folder: Path) -> ec.EllipticCurvePrivateKey:
     if not private.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         made = ec.generate_private_key(ec.SECP256R1())
-        _publish(private, private_pem(made), 0o600)
+        write_once(private, private_pem(made), 0o600)
     key = load_private(private)
     if not public.exists():
-        _publish(public, dsse.public_pem(key.public_key()), 0o644)
+        write_once(public, dsse.public_pem(key.public_key()), 0o644)
     return key
 
 
@@ -170,7 +170,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _publish(path: Path, data: bytes, mode: int) -> None:
+def write_once(path: Path, data: bytes, mode: int) -> None:
     """Write ``path`` so that it appears whole or not at all; if it is there already, it stays."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -180,10 +180,31 @@ def _publish(path: Path, data: bytes, mode: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)
+        _sync_folder(path.parent)
     except FileExistsError:
         pass  # another process was first; its key counts
     finally:
         draft.unlink()
+
+
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Write ``path`` so that it holds the old bytes or the new ones, never part of them."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write_once(aside, data, mode)
+        aside.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make sure that the names in ``folder`` outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: Path) -> bytes:

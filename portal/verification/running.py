@@ -20,7 +20,8 @@ from django.conf import settings
 from django.db import DatabaseError, connections
 from django.utils.timezone import now
 
-from portal.catalog.manifests import manifest_of, release_key, sketch_of
+from portal.catalog.keyring import KeyringError
+from portal.catalog.manifests import manifest_of, sketch_of, trusted_root
 from portal.catalog.models import Checkpoint
 from portal.storage.stores import StoreError
 from portal.verification import claims
@@ -182,7 +183,10 @@ def _arguments(check: Verification, folder: Path) -> list[str]:
     manifests = [manifest_of(checkpoint) / "model.sig" for checkpoint in checkpoints]
     if not manifests:
         raise CheckError("Nothing is published here yet, so there is nothing to compare with.")
-    arguments = [str(folder), "--trusted-key", str(release_key())]
+    try:
+        arguments = [str(folder), "--trusted-key", str(trusted_root(by="worker"))]
+    except KeyringError as error:
+        raise CheckError(str(error)) from error
     for manifest in manifests:
         arguments += ["--manifest", str(manifest)]
     sketch = sketch_of(check.checkpoint) if check.checkpoint else None
