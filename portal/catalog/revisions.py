@@ -48,7 +48,9 @@ def resign(checkpoint: Checkpoint, *, by: str, at: datetime) -> Checkpoint:
     bundle = oms.sign(resources, checkpoint.name, key)
     statement = oms.verify(bundle, Trust.in_keys(key.public_key()))
     files = {manifest.CHECKPOINT: described, manifest.BUNDLE_NAME: bundle}
-    new = [_store(checkpoint, revision, path, content) for path, content in files.items()]
+    # the name of the place holds the bundle's digest, so that two who sign at once share none
+    place = f"revisions/{checkpoint.name}/{revision}-{hashlib.sha256(bundle).hexdigest()[:16]}"
+    new = [_store(checkpoint, place, path, content) for path, content in files.items()]
     return _write_rows(checkpoint, revision, new, statement, by=by, at=at)
 
 
@@ -74,10 +76,8 @@ def _describe_again(
     return json.dumps(described, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _store(checkpoint: Checkpoint, revision: int, path: str, content: bytes) -> Shard:
-    key = f"revisions/{checkpoint.name}/{revision}/{path}"
-    if store().exists(key):
-        store().delete(key)  # left by an earlier run that did not finish
+def _store(checkpoint: Checkpoint, place: str, path: str, content: bytes) -> Shard:
+    key = f"{place}/{path}"
     store().put_bytes(key, content)
     return Shard(
         checkpoint=checkpoint,

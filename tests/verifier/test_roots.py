@@ -1,15 +1,21 @@
 """The root: thresholds, steps from version to version, and what is refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.verifier.publisher import START, Publisher, ed25519_key, p256_key, sealed
-from verifier import roots
+from verifier import keys, latest, manifest, roots
+from verifier.dsse import public_pem
 from verifier.envelopes import Envelope, key_id, private_pem
 from verifier.errors import InputError, ManifestError, SignatureError, VerifierError
+from verifier.findings import Code
+from verifier.freshness import Freshness
 from verifier.roots import Role
+
+VECTORS = Path(__file__).parents[1] / "vectors" / "root"
 
 
 def two_of_three() -> Publisher:
@@ -148,8 +154,6 @@ def revoke_a_listed_key(content):
 
 def p384_release(content):
     key = ec.generate_private_key(ec.SECP384R1()).public_key()
-    from verifier.dsse import public_pem
-
     return content | {"keys": content["keys"] | {"0" * 64: {"public": public_pem(key).decode()}}}
 
 
@@ -220,3 +224,26 @@ def test_more_signatures_than_keys_can_be_are_refused():
     envelope = Envelope(publisher.payload(), roots.PAYLOAD_TYPE, (("0" * 64, b"x"),) * 65)
     with pytest.raises(ManifestError, match="more than 64 signatures"):
         roots.verify(envelope.as_bytes())
+
+
+def test_the_kept_root_verifies_for_ever(verify):
+    """Frozen at the time when it was fresh, and today: what was signed once stays signed."""
+    newest = roots.follow(VECTORS / "1.root.json")
+    assert (newest.version, newest.roles["root"].threshold) == (3, 2)
+    trusted = latest.load_root(VECTORS / "root.json")
+    assert trusted.latest is not None and trusted.latest.newest == {"vectors/root": "2"}
+    trust = keys.load_all([VECTORS / "1.root.json"])
+    found = manifest.load(VECTORS / "revision-2" / "model.sig", trust)
+    judged = Freshness(trust.roots, None, START).judge(found)
+    assert (judged.refusal, judged.stale) == (None, False)
+    assert {finding.code for finding in judged.findings} == {Code.RECALLED, Code.NEWER_VERSION}
+    outcome = verify(VECTORS / "revision-2", key=VECTORS / "1.root.json")
+    assert (outcome.status, outcome.report["verdict"]) == (0, "identical")
+    assert outcome.codes == {"stale", "recalled", "newer-version"}
+
+
+def test_what_the_kept_root_revoked_stays_revoked(verify):
+    outcome = verify(VECTORS / "revision-1", key=VECTORS / "1.root.json")
+    assert (outcome.status, outcome.codes) == (1, {"revoked"})
+    first = roots.verify((VECTORS / "1.root.json").read_bytes())
+    assert len(first.roles["release"].keyids) == 1

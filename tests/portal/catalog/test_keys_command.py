@@ -214,6 +214,9 @@ def test_of_two_who_sign_again_at_once_one_wins(published, at, monkeypatch):
     with pytest.raises(revisions.ResignError, match="Somebody else"):
         revisions.resign(published, by="command:keys", at=at)
     assert Event.objects.filter(action="checkpoint.resigned").count() == 1
+    for shard in published.shards.current():
+        with store().open(shard.store_key) as file:
+            assert hashlib.sha256(file.read()).hexdigest() == shard.sha256
 
 
 def test_a_manifest_that_changed_in_the_store_is_not_signed_again(published, at):
