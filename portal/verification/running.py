@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -35,6 +36,8 @@ from portal.verification.copies import (
 from portal.verification.fetching import FetchError, fetch
 from portal.verification.guard import ENDED
 from portal.verification.models import Verification
+
+logger = logging.getLogger(__name__)
 
 REPORT_LIMIT = 32 << 20
 LINE_LIMIT = 64 << 10
@@ -186,7 +189,8 @@ def _arguments(check: Verification, folder: Path) -> list[str]:
     try:
         arguments = [str(folder), "--trusted-key", str(trusted_root(by="worker"))]
     except KeyringError as error:
-        raise CheckError(str(error)) from error
+        logger.error("%s", error)  # it names files of this machine, which are not told
+        raise CheckError("The portal's keys cannot be used now; ask the operators.") from error
     for manifest in manifests:
         arguments += ["--manifest", str(manifest)]
     sketch = sketch_of(check.checkpoint) if check.checkpoint else None
