@@ -94,15 +94,6 @@ def public_pem(key: PublicKey) -> bytes:
     )
 
 
-def private_pem(key: PrivateKey) -> bytes:
-    """Return the PEM text (PKCS #8, no passphrase) of ``key``."""
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
 def load_public(pem: bytes, what: str) -> PublicKey:
     """Return the public key in ``pem``.
 

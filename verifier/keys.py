@@ -1,9 +1,8 @@
-"""Keys: whom this machine trusts, and the portal's own release key.
+"""Keys: whom this machine trusts, and how key files are read and written.
 
 A trusted key is a PEM public key that was installed beforehand, or one that a root names which was
-(roots.py), never one that came with a copy.
-The portal's keys lie in ``$WEIGHBRIDGE_DATA/keys``: ``release.pem`` (private, mode 0600) and
-``release.pub.pem``.
+(roots.py), never one that came with a copy. Those installed with a portal lie in
+``$WEIGHBRIDGE_DATA/keys``.
 """
 
 import os
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from . import dsse, latest, roots
+from .envelopes import PrivateKey
 from .errors import InputError
 from .trust import SigstoreIdentity, Trust, TrustedKey
 
@@ -144,24 +144,7 @@ def load_private(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def read_or_make_release_key(folder: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the release key of ``folder``, made (P-256, mode 0600) where it is missing.
-
-    Two processes that start together get one key: the file appears whole, by a hard link, and the
-    one that comes second reads what the first wrote. ``release.pub.pem`` is written beside it.
-    """
-    private, public = folder / "release.pem", folder / "release.pub.pem"
-    if not private.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = ec.generate_private_key(ec.SECP256R1())
-        write_once(private, private_pem(made), 0o600)
-    key = load_private(private)
-    if not public.exists():
-        write_once(public, dsse.public_pem(key.public_key()), 0o644)
-    return key
-
-
-def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(key: PrivateKey) -> bytes:
     """Return the PEM text (PKCS #8, no passphrase) of ``key``."""
     return key.private_bytes(
         serialization.Encoding.PEM,

@@ -32,11 +32,10 @@ from verifier.envelopes import (
     key_id,
     kind_of,
     load_private,
-    private_pem,
     public_pem,
 )
 from verifier.errors import ManifestError, VerifierError
-from verifier.keys import RELEASE_PUBLIC, replace_file, write_once
+from verifier.keys import RELEASE_PUBLIC, private_pem, replace_file, write_once
 from verifier.roots import ROLES, Revoked, Role, Root
 
 LIFETIME = timedelta(days=5 * 365)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.verifier.publisher import START, Publisher, ed25519_key, p256_key, sealed
 from verifier import keys, latest, manifest, roots
 from verifier.dsse import public_pem
-from verifier.envelopes import Envelope, key_id, private_pem
+from verifier.envelopes import Envelope, key_id
 from verifier.errors import InputError, ManifestError, SignatureError, VerifierError
 from verifier.findings import Code
 from verifier.freshness import Freshness
@@ -208,7 +208,7 @@ def test_the_release_role_takes_p256_keys_and_a_threshold_of_one():
         b'{"payload":1,"payload":2}',
         b"[" * 100_000,
         b"{" + b" " * (2 << 20) + b"}",
-        private_pem(ed25519_key()),
+        keys.private_pem(ed25519_key()),
     ],
     ids=range(9),
 )

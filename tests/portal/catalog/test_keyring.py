@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from portal.audit.models import Event
 from portal.catalog import keyring, rotation
 from portal.catalog.keyring import KeyringError
-from verifier import keys, roots
-from verifier.envelopes import Envelope, key_id
+from verifier import roots
+from verifier.envelopes import Envelope, key_id, public_pem
+from verifier.keys import private_pem
 
 BY = "command:keys"
 
@@ -46,8 +47,19 @@ def test_the_first_root_is_made_once_with_keys_for_their_owner_alone(own_keys, a
 
 
 def test_a_release_key_from_before_there_was_a_root_stays(own_keys, at):
-    key = keys.read_or_make_release_key(own_keys)
+    key = ec.generate_private_key(ec.SECP256R1())
+    own_keys.mkdir(parents=True)
+    (own_keys / "release.pem").write_bytes(private_pem(key))
     assert in_use("release", at) == key_id(key.public_key())
+
+
+def test_copies_that_are_lost_are_written_again(own_keys, at):
+    newest(at)
+    for name in ("release.pub.pem", "root.json"):
+        before = (own_keys / name).read_bytes()
+        (own_keys / name).unlink()
+        newest(at)
+        assert (own_keys / name).read_bytes() == before
 
 
 @pytest.mark.parametrize("role", roots.ROLES)
@@ -96,9 +108,8 @@ def test_a_rotation_that_is_cut_short_leaves_a_working_root(
     for one in roots.ROLES:
         assert in_use(one, at) in after.roles[one].keyids
         assert in_use(one, at) == after.roles[one].keyids[-1]
-    assert (own_keys / "release.pub.pem").read_bytes() == keys.dsse.public_pem(
-        keyring.release_key(by=BY, at=at).public_key()
-    )
+    exported = (own_keys / "release.pub.pem").read_bytes()
+    assert exported == public_pem(keyring.release_key(by=BY, at=at).public_key())
     again = rotation.rotate(role, by=BY, at=at)
     assert again.in_force and again.root.version == after.version + 1
     assert roots.follow(own_keys / "1.root.json").first == first.identity

@@ -21,7 +21,8 @@ from portal.catalog.models import Checkpoint, Shard
 from portal.delivery.issuing import issue
 from portal.storage.stores import store
 from tests.portal.catalog.test_keyring import offline_key
-from verifier.envelopes import key_id, load_public, private_pem, public_pem
+from verifier.envelopes import key_id, load_public, public_pem
+from verifier.keys import private_pem
 
 ROOT = Path(__file__).parents[3]
 NAME = "keys/plain@1"
