@@ -7,6 +7,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("account/", include("portal.accounts.urls")),
     path("account/", include("allauth.account.urls")),
+    path("", include("portal.catalog.urls")),
     path("", include("portal.access.urls")),
     path("", include("portal.delivery.urls")),
     path("", include("portal.verification.urls")),

@@ -92,8 +92,12 @@ def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="PEM public key of a publisher (repeatable; default: the keys installed here)",
+        help="PEM public key of a publisher, its root.json, or a CA certificate (repeatable; default: "
+        "the keys installed here)",
     )
+    add("--identity", metavar="ID", help="who must have signed, with Sigstore")
+    add("--identity-provider", metavar="URL", help="the OpenID provider that vouched for them")
+    add("--use-staging", action="store_true", help="Sigstore's staging instance")
     add(
         "--checks",
         type=_checks,
@@ -156,12 +160,14 @@ def _verify(arguments: Sequence[str]) -> int:
     from . import keys, progress
     from .findings import Verdict
     from .inference_run import InferenceOptions
+    from .trust import Trust
     from .verify import Options, checkpoints_in, verify
 
     data = keys.data_folder()
-    trusted = keys.load_all(given.trusted_key) or keys.installed_keys(data)
+    named = keys.trust_identity(given.identity, given.identity_provider, given.use_staging)
+    trust = Trust.union([keys.load_all(given.trusted_key), named]) or keys.installed_keys(data)
     options = Options(
-        trusted=tuple(trusted),
+        trust=trust,
         manifests=tuple(given.manifest),
         checks=given.checks,
         digest=given.digest,

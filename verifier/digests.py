@@ -89,8 +89,9 @@ def hash_leaves(
 def hash_whole(
     file: FoundFile, kinds: Sequence[str], advance: Callable[[int], None]
 ) -> dict[str, str]:
-    """Return digests of all of ``file`` in hex; kinds are ``sha256``, ``git_sha1`` and ``md5``.
+    """Return digests of all of ``file`` in hex.
 
+    Kinds are ``git_sha1``, what hashlib knows, ``blake3``, and such as ``sha256-sharded-1000``.
     ``advance`` is called with the bytes read since the last call.
 
     Raises:
@@ -121,6 +122,10 @@ def hash_whole(
 def _whole_hash(kind: str, size: int) -> Hash:
     if kind == "git_sha1":
         return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    if kind == "blake3" or "-sharded-" in kind:
+        from .serialization import new_hash
+
+        return new_hash(kind)
     return hashlib.new(kind, usedforsecurity=kind not in ("md5", "sha1"))
 
 

@@ -7,6 +7,8 @@ DSSE protocol 1.0.0 (secure-systems-lab/dsse); curves and their hashes after the
 section 2.2.3).
 """
 
+import hashlib
+
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,6 +35,11 @@ def public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
     return key.public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+
+
+def key_hint(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the name of ``key`` in bundles: SHA-256 hex of its PEM text."""
+    return hashlib.sha256(public_pem(key)).hexdigest()
 
 
 def pae(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:

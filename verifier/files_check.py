@@ -7,13 +7,14 @@ were signed together, and they say which 4 MiB differ. Otherwise the whole SHA-2
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from . import causes, engine, names
+from . import causes, engine, names, oms
 from .digests import LEAF_BYTES
 from .findings import Code, FileResult, FileStatus, Finding, Range
 from .manifest import ManifestFile
 from .progress import Progress, counter
 from .readers import is_weight_file
 from .resume import Journal
+from .serialization import differing, is_sharded
 from .walk import FoundFile, Listing
 
 
@@ -101,9 +102,35 @@ def check_files(
     return check
 
 
+def without_ignored(
+    listing: Listing, statement: oms.Statement, files: Mapping[str, ManifestFile]
+) -> Listing:
+    """Leave out what ``statement`` says to skip: names at the top and all below them.
+
+    Where it lists shards, it has none for a file of no bytes; such files are left out too.
+    """
+    skipped = frozenset(oms.GIT_PATHS) | {path.strip("/") for path in statement.ignore_paths}
+    sharded = is_sharded(statement.serialization.algorithm)
+
+    def is_skipped(name: str) -> bool:
+        if name in files:
+            return False
+        if sharded and name in listing.files and listing.files[name].size == 0:
+            return True
+        parts = name.split("/")
+        return any("/".join(parts[:depth]) in skipped for depth in range(1, len(parts) + 1))
+
+    return Listing(
+        root=listing.root,
+        files={name: file for name, file in listing.files.items() if not is_skipped(name)},
+        findings=[finding for finding in listing.findings if not is_skipped(finding.path)],
+        truncated=listing.truncated,
+    )
+
+
 def _length_decides(file: FoundFile, entry: ManifestFile, hasher: Hasher) -> bool:
     """Tell whether a wrong length is all that could be learned: there are no leaves to compare."""
-    no_leaves = entry.leaf_list(hasher.kinds) is None
+    no_leaves = entry.leaf_list(hasher.kinds) is None and not is_sharded(entry.algorithm)
     return no_leaves and entry.size is not None and entry.size != file.size
 
 
@@ -121,8 +148,9 @@ def _compare(
     ranges: tuple[Range, ...] = ()
     digests = b""
     if kind is None:
-        if found.whole[entry.algorithm] != entry.whole:
-            ranges = ((0, max(file.size, entry.size or 0)),)
+        expected = file.size if entry.size is None else entry.size
+        digest = found.whole[entry.algorithm]
+        ranges = differing(entry.algorithm, entry.whole, digest, (expected, file.size))
     else:
         digests = bytes(found.leaves[kind])
         ranges = _bad_ranges(file, entry, kind, digests)

@@ -28,7 +28,11 @@ class Code(enum.StrEnum):
     """The kinds of finding."""
 
     BAD_SIGNATURE = "bad-signature"
+    REVOKED = "revoked"
     ROLLBACK = "rollback"
+    STALE = "stale"
+    RECALLED = "recalled"
+    NEWER_VERSION = "newer-version"
     UNSIGNED = "unsigned"
     SIDE_FILE_MISSING = "side-file-missing"
     SIDE_FILE_DIFFERS = "side-file-differs"

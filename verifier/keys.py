@@ -1,33 +1,28 @@
-"""Keys: whom this machine trusts, and the portal's own release key.
+"""Keys: whom this machine trusts, and how key files are read and written.
 
-A trusted key is a PEM public key that was installed beforehand, never one that came with a copy.
-The portal's keys lie in ``$WEIGHBRIDGE_DATA/keys``: ``release.pem`` (private, mode 0600) and
-``release.pub.pem``.
+A trusted key is a PEM public key that was installed beforehand, or one that a root names which was
+(roots.py), never one that came with a copy. Those installed with a portal lie in
+``$WEIGHBRIDGE_DATA/keys``.
 """
 
 import os
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from . import dsse, oms
+from . import dsse, latest, roots
+from .envelopes import PrivateKey
 from .errors import InputError
+from .trust import SigstoreIdentity, Trust, TrustedKey
 
-MAX_KEY_BYTES = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class TrustedKey:
-    """A public key whose signatures count here; ``hint`` names it in bundles."""
-
-    key: ec.EllipticCurvePublicKey
-    hint: str
-    path: Path
+MAX_KEY_BYTES = 1 << 20
+"""All authorities that an operating system trusts are less than half of this."""
+RELEASE_PUBLIC = "release.pub.pem"
 
 
 def data_folder() -> Path | None:
@@ -39,19 +34,49 @@ def data_folder() -> Path | None:
     return project / "var" if (project / "manage.py").is_file() else None
 
 
-def load_trusted(path: Path) -> TrustedKey:
-    """Read the PEM public key in ``path``.
+def load_trusted(path: Path) -> Trust:
+    """Read whom ``path`` says to trust: a PEM public key, certificates of authorities, or a root.
 
     Raises:
-        InputError: it cannot be read, is a private key, is no key, or of a kind OMS does not know.
+        InputError: it cannot be read, is a private key, is neither, or of a kind OMS does not know.
+        VerifierError: it is a root that cannot be trusted.
     """
     data = _read(path)
+    if roots.is_root(data):
+        return _of_root(path)
     if b"PRIVATE KEY-----" in data:
         raise InputError(
             f"{path} is a private key; give the public one, and keep this file to its owner."
         )
     if b"-----BEGIN CERTIFICATE-----" in data:
-        raise InputError(f"{path} is a certificate; give the PEM public key of the publisher.")
+        return Trust(authorities=tuple(load_certificates(path)))
+    return Trust(keys=(_public_key(path, data),))
+
+
+def load_certificates(path: Path) -> list[x509.Certificate]:
+    """Read the PEM certificates in ``path``, at least one.
+
+    Raises:
+        InputError: it cannot be read, or holds no certificate that can be parsed.
+    """
+    try:
+        return x509.load_pem_x509_certificates(_read(path))
+    except ValueError:
+        raise InputError(f"{path} is not a PEM certificate.") from None
+
+
+def _of_root(path: Path) -> Trust:
+    trusted = latest.load_root(path)
+    anchor = trusted.root.identity
+    keys = tuple(
+        TrustedKey(key, hint, path, anchor)
+        for hint, key in trusted.root.keys_of("release").items()
+        if isinstance(key, ec.EllipticCurvePublicKey)
+    )
+    return Trust(keys=keys, roots=(trusted,))
+
+
+def _public_key(path: Path, data: bytes) -> TrustedKey:
     try:
         key = serialization.load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
@@ -60,19 +85,44 @@ def load_trusted(path: Path) -> TrustedKey:
         raise InputError(
             f"{path} is not a P-256, P-384 or P-521 key, the only kinds that sign models."
         )
-    return TrustedKey(key, oms.key_hint(key), path)
+    return TrustedKey(key, dsse.key_hint(key), path)
 
 
-def installed_keys(data: Path | None) -> list[TrustedKey]:
-    """Return the keys installed with the portal: every ``*.pub.pem`` in ``data``/keys."""
+def installed_keys(data: Path | None) -> Trust:
+    """Trust the keys installed with the portal, in ``data``/keys.
+
+    They are those that root.json names, where there is one, and every other ``*.pub.pem``: the
+    portal's own release key is then the root's to name.
+    """
     if data is None:
-        return []
-    return load_all(sorted((data / "keys").glob("*.pub.pem")))
+        return Trust()
+    folder = data / "keys"
+    paths = sorted(folder.glob("*.pub.pem"))
+    root = folder / roots.NAME
+    if root.is_file():
+        paths = [root, *(path for path in paths if path.name != RELEASE_PUBLIC)]
+    return load_all(paths)
 
 
-def load_all(paths: Iterable[Path]) -> list[TrustedKey]:
-    """Read each of ``paths`` as :func:`load_trusted` does."""
-    return [load_trusted(path) for path in paths]
+def load_all(paths: Iterable[Path]) -> Trust:
+    """Read each of ``paths`` as :func:`load_trusted` does, and trust them all."""
+    return Trust.union(load_trusted(path) for path in paths)
+
+
+def trust_identity(identity: str | None, provider: str | None, staging: bool = False) -> Trust:
+    """Trust ``identity`` as ``provider`` vouched for it to Sigstore; with neither, nobody.
+
+    Raises:
+        InputError: only one of the two is given.
+    """
+    if identity is None and provider is None:
+        return Trust()
+    if not identity or not provider:
+        raise InputError(
+            "A Sigstore identity counts only with its provider: give both --identity and "
+            "--identity-provider."
+        )
+    return Trust(identity=SigstoreIdentity(identity, provider, staging))
 
 
 def load_private(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -94,24 +144,7 @@ def load_private(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def read_or_make_release_key(folder: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the release key of ``folder``, made (P-256, mode 0600) where it is missing.
-
-    Two processes that start together get one key: the file appears whole, by a hard link, and the
-    one that comes second reads what the first wrote. ``release.pub.pem`` is written beside it.
-    """
-    private, public = folder / "release.pem", folder / "release.pub.pem"
-    if not private.exists():
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = ec.generate_private_key(ec.SECP256R1())
-        _publish(private, private_pem(made), 0o600)
-    key = load_private(private)
-    if not public.exists():
-        _publish(public, dsse.public_pem(key.public_key()), 0o644)
-    return key
-
-
-def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def private_pem(key: PrivateKey) -> bytes:
     """Return the PEM text (PKCS #8, no passphrase) of ``key``."""
     return key.private_bytes(
         serialization.Encoding.PEM,
@@ -120,7 +153,7 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _publish(path: Path, data: bytes, mode: int) -> None:
+def write_once(path: Path, data: bytes, mode: int) -> None:
     """Write ``path`` so that it appears whole or not at all; if it is there already, it stays."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -130,15 +163,39 @@ def _publish(path: Path, data: bytes, mode: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path)
+        _sync_folder(path.parent)
     except FileExistsError:
         pass  # another process was first; its key counts
     finally:
         draft.unlink()
 
 
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Write ``path`` so that it holds the old bytes or the new ones, never part of them."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        write_once(aside, data, mode)
+        aside.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make sure that the names in ``folder`` outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(MAX_KEY_BYTES)
+            data = file.read(MAX_KEY_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    if len(data) > MAX_KEY_BYTES:
+        raise InputError(f"{path} is larger than {MAX_KEY_BYTES >> 20} MiB: not a key.")
+    return data

@@ -12,7 +12,6 @@ missing or differs is not used, and is a finding; whole-file SHA-256 serves inst
 """
 
 import contextlib
-import hashlib
 import os
 import re
 import stat
@@ -21,12 +20,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-
 from . import names, oms, strict_json
 from .digests import DIGEST_BYTES, LEAF_BYTES, LeafList, leaf_count, leaf_root
 from .errors import ManifestError
 from .findings import Code, Finding
+from .trust import Trust
 from .walk import MAX_FILE_BYTES
 
 BUNDLE_NAME = "model.sig"
@@ -51,7 +49,8 @@ _HEX = {bits: re.compile(rf"[0-9a-f]{{{bits // 4}}}") for bits in (160, 256)}
 class ManifestFile:
     """One file outside ``.weighbridge/``; without checkpoint.json only its SHA-256 is known.
 
-    An unsigned list may use another ``algorithm``: then ``digest`` is that, and ``sha256`` empty.
+    Another publisher, or an unsigned list, may use another ``algorithm``: then ``digest`` is that,
+    and ``sha256`` is empty.
     """
 
     name: str
@@ -62,6 +61,22 @@ class ManifestFile:
     leaves: Mapping[str, LeafList] | None = None
     algorithm: str = "sha256"
     digest: str = ""
+
+    @classmethod
+    def of(cls, resource: oms.Resource) -> "ManifestFile":
+        """Take what was signed of one file."""
+        return cls(
+            resource.name,
+            resource.sha256,
+            resource.size,
+            algorithm=resource.algorithm,
+            digest=resource.digest,
+        )
+
+    @property
+    def resource(self) -> oms.Resource:
+        """What was signed of it."""
+        return oms.Resource(self.name, self.sha256, self.size, self.algorithm, self.digest)
 
     @property
     def whole(self) -> str:
@@ -76,7 +91,10 @@ class ManifestFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What was signed, and the side files that are as they were signed."""
+    """What was signed, and the side files that are as they were signed.
+
+    ``stale`` is None where nobody says whether it is the newest (freshness.py).
+    """
 
     statement: oms.Statement
     location: Path
@@ -89,6 +107,7 @@ class Manifest:
     terms: str = ""
     side: Mapping[str, bytes] | None = None
     findings: tuple[Finding, ...] = ()
+    stale: bool | None = None
 
     def side_file(self, name: str) -> bytes | None:
         """Return the checked bytes of a side file, or None where it is missing or differs."""
@@ -109,14 +128,14 @@ class Manifest:
         return value
 
 
-def load(location: Path, trusted: Sequence[EllipticCurvePublicKey]) -> Manifest:
+def load(location: Path, trust: Trust) -> Manifest:
     """Read the bundle at ``location`` and the side files beside it.
 
     Raises:
         ManifestError: it cannot be read, or is malformed, or over a limit.
         SignatureError: the signature does not hold or its signer is not trusted.
     """
-    statement = oms.verify(read_bounded(location, oms.MAX_BUNDLE_BYTES), trusted)
+    statement = oms.verify(read_bounded(location, oms.MAX_BUNDLE_BYTES), trust)
     signed = {resource.name: resource for resource in statement.resources}
     side, findings = _read_side_files(location.parent, signed)
     outside = {name: r for name, r in signed.items() if not _is_side(name)}
@@ -125,7 +144,7 @@ def load(location: Path, trusted: Sequence[EllipticCurvePublicKey]) -> Manifest:
     plain = Manifest(
         statement=statement,
         location=location,
-        files={name: ManifestFile(name, r.sha256) for name, r in outside.items()},
+        files={name: ManifestFile.of(r) for name, r in outside.items()},
         name=statement.name,
         side=side,
         findings=tuple(findings),
@@ -142,7 +161,7 @@ def published_configs(manifest: Manifest) -> dict[str, bytes]:
             continue
         with contextlib.suppress(ManifestError):
             data = read_bounded(manifest.location.parent / name, MAX_CONFIG_BYTES)
-            if hashlib.sha256(data).hexdigest() == entry.sha256:
+            if entry.resource.matches(data):
                 found[name] = data
     return found
 
@@ -189,7 +208,7 @@ def _read_side_files(
             continue
         try:
             data = read_bounded(folder / name, MAX_SIDE_BYTES)
-            if hashlib.sha256(data).hexdigest() == signed[name].sha256:
+            if signed[name].matches(data):
                 side[name] = data
                 continue
             reason = "it is not the one that was signed"

@@ -3,6 +3,7 @@
 The JSON form is ``weighbridge.report/1``. Named fields keep their meaning; fields may be added.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,7 +41,7 @@ REMEDIES = {
 
 _WEIGHTS = (Code.WEIGHTS_DIFFER, Code.WEIGHTS_NOT_COMPARED, Code.WEIGHTS_REFUSED)
 _TELLING = {
-    Verdict.UNTRUSTED: (Code.BAD_SIGNATURE, Code.ROLLBACK),
+    Verdict.UNTRUSTED: (Code.REVOKED, Code.BAD_SIGNATURE, Code.ROLLBACK),
     Verdict.INCOMPLETE: (Code.MISSING,),
     Verdict.DAMAGED: (
         Code.DAMAGED,
@@ -162,11 +163,13 @@ class Report:
         return "\n".join(lines)
 
     def _rungs(self) -> list[tuple[str, str]]:
-        by = str(self.manifest.get("signed_by") or "")[:16]
+        by = self.manifest.get("signed_by")
         revision = self.manifest.get("revision")
         signature = "nobody signed the list"
         if by:
-            signature = f"holds, by key {by}…" + (f", revision {revision}" if revision else "")
+            signature = f"holds, by {signer(str(by))}" + (
+                f", revision {revision}" if revision else ""
+            )
         if self.verdict is Verdict.UNTRUSTED:
             signature = "does not hold"
         weights = self.weights.get("verdict") or self.weights.get("reason") or "not compared"
@@ -189,6 +192,13 @@ class Report:
 def meaning(verdict: Verdict, *, signed: bool) -> str:
     """Return what ``verdict`` says of a signed manifest, or of a list that nobody signed."""
     return _MATCHES if verdict is Verdict.IDENTICAL and not signed else MEANINGS[verdict]
+
+
+def signer(signed_by: str) -> str:
+    """Return who signed, in words: a key by the start of its hint, others by their name."""
+    if re.fullmatch(r"[0-9a-f]{64}", signed_by):
+        return f"key {signed_by[:16]}…"
+    return shown(re.sub(r"([0-9a-f]{16})[0-9a-f]{48}$", r"\1…", signed_by))
 
 
 def count_files(files: Collection[FileResult]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .findings import Verdict
 from .names import shown
-from .report import meaning
+from .report import meaning, signer
 
 STYLE_SHEET = Path(__file__).with_name("report.css")
 
@@ -124,8 +124,9 @@ def _signature_rung(report: Mapping[str, Any]) -> tuple[str, str, str]:
     if not manifest.get("signed_by"):
         return "Signature", "warn", "not signed"
     revision = manifest.get("revision")
-    key = str(manifest["signed_by"])[:16]
-    text = f"holds, by key {key}…" + (f", revision {revision}" if revision else "")
+    text = f"holds, by {signer(str(manifest['signed_by']))}" + (
+        f", revision {revision}" if revision else ""
+    )
     return "Signature", "good", text
 
 

@@ -1,9 +1,11 @@
-"""What this machine has seen: the newest revision of each checkpoint version, per trusted key.
+"""What this machine has seen: the newest revision of each checkpoint version, per root or key.
 
-    $WEIGHBRIDGE_DATA/seen.json   {KEY HINT: {"llama/7b@1": 7}}
+    $WEIGHBRIDGE_DATA/seen.json   {ROOT'S IDENTITY | KEY HINT: {"llama/7b@1": 7,
+                                   "root.json": 2, "latest.json": 1788220800}}
 
-An older revision than one already seen is refused (TUF specification 1.0, section 5.4.3: rollback).
-Where the file cannot be written, nothing is remembered and nothing fails.
+`root.json` is a version, `latest.json` the time of issue in seconds since 1970. An older one than
+one already seen is refused (TUF specification 1.0.33, sections 5.3.5 and 5.4.3: rollback). Where
+the file cannot be written, nothing is remembered and nothing fails.
 """
 
 import contextlib
@@ -16,21 +18,21 @@ from pathlib import Path
 MAX_SEEN_BYTES = 16 << 20
 
 
-def newest_seen(folder: Path | None, key_hint: str, checkpoint: str) -> int:
-    """Return the newest revision of ``checkpoint`` seen under a key, 0 if none was."""
-    return _read(folder).get(key_hint, {}).get(checkpoint, 0) if folder else 0
+def newest_seen(folder: Path | None, scope: str, name: str) -> int:
+    """Return the newest revision of ``name`` seen under a root or key, 0 if none was."""
+    return _read(folder).get(scope, {}).get(name, 0) if folder else 0
 
 
-def remember(folder: Path | None, key_hint: str, checkpoint: str, revision: int) -> None:
+def remember(folder: Path | None, scope: str, name: str, revision: int) -> None:
     """Remember ``revision`` if it is newer than what was seen, where that is possible."""
     if folder is None:
         return
     with contextlib.suppress(OSError), _locked(folder):
         seen = _read(folder)
-        revisions = seen.setdefault(key_hint, {})
-        if revisions.get(checkpoint, 0) >= revision:
+        revisions = seen.setdefault(scope, {})
+        if revisions.get(name, 0) >= revision:
             return
-        revisions[checkpoint] = revision
+        revisions[name] = revision
         draft = folder / f".seen.{os.getpid()}.json"
         try:
             draft.write_text(json.dumps(seen, sort_keys=True))

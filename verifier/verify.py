@@ -7,6 +7,7 @@ report; an error means that there was nothing trustworthy to compare with.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,22 @@ from . import (
     inference_run,
     lists,
     manifest,
-    names,
     oms,
     resume,
-    state,
     verdict,
     weights_check,
 )
 from .digests import blake3_available
 from .errors import InputError, ManifestError, SignatureError
-from .files_check import FilesCheck, Hasher, check_files
+from .files_check import FilesCheck, Hasher, check_files, without_ignored
 from .findings import Code, FileStatus, Finding, Verdict
+from .freshness import Freshness
 from .inference_run import InferenceOptions
-from .keys import TrustedKey
 from .manifest import Manifest, ManifestFile
 from .progress import Progress
 from .readers import is_weight_file
 from .report import Report
+from .trust import Trust
 from .walk import Listing, look_up, resolve_root, walk
 from .weights_check import Damage, WeightsCheck
 
@@ -45,7 +45,7 @@ class Options:
     ``attest``: the report will be attested, so the SHA-256 of every file is needed.
     """
 
-    trusted: tuple[TrustedKey, ...]
+    trust: Trust
     manifests: tuple[Path, ...] = ()
     checks: frozenset[str] | None = None
     digest: str = "blake3"
@@ -118,6 +118,7 @@ class _Verification:
         self.options = options
         self.progress = progress
         self.started = time.monotonic()
+        self.freshness = Freshness(options.trust.roots, options.data, datetime.now(UTC))
         self.path = path
         self.root = resolve_root(path)
         self.single = self.root.is_file()
@@ -141,9 +142,7 @@ class _Verification:
         listing = walk(self.root, skip=self._own_names())
         best = self._best(listing, manifests)
         found = best.manifest
-        if found.revision is not None:
-            signer = found.statement.signed_by
-            state.remember(self.options.data, signer, found.name, found.revision)
+        self.freshness.remember(found)
         return self._conclude(best)
 
     def _own_names(self) -> list[str]:
@@ -169,13 +168,14 @@ class _Verification:
         for location in locations:
             try:
                 found = self._load(location)
-                rollback = self._rollback(found)
-                if rollback is None:
-                    loaded.append(found)
+                judged = self.freshness.judge(found)
+                if judged.refusal is None:
+                    loaded.append(judged.on(found))
                 else:
-                    untrusted.append(rollback)
+                    untrusted.append(judged.refusal)
             except SignatureError as error:
-                untrusted.append(Finding(Code.BAD_SIGNATURE, "", str(error)))
+                bundle = manifest.read_bounded(location, oms.MAX_BUNDLE_BYTES)
+                untrusted.append(self.freshness.explain(bundle, error))
             except ManifestError as error:
                 malformed = malformed or error
         if malformed and not loaded and not untrusted:
@@ -187,24 +187,12 @@ class _Verification:
         data = manifest.read_bounded(location, oms.MAX_BUNDLE_BYTES)
         if self.options.manifests and lists.is_list(data):
             return lists.load(location)
-        if not self.options.trusted:
+        if not self.options.trust:
             raise InputError(
                 "No key is trusted here; ask the publisher for the public key and give it with "
                 "--trusted-key FILE."
             )
-        return manifest.load(location, [trusted.key for trusted in self.options.trusted])
-
-    def _rollback(self, found: Manifest) -> Finding | None:
-        """Return the finding that a newer revision was seen here before, if one was."""
-        signer = found.statement.signed_by
-        seen = state.newest_seen(self.options.data, signer, found.name)
-        if found.revision is None or found.revision >= seen:
-            return None
-        message = (
-            f"The manifest of {names.shown(found.name)} is revision {found.revision}, but revision "
-            f"{seen} was seen here before; get the newest from the publisher."
-        )
-        return Finding(Code.ROLLBACK, "", message)
+        return manifest.load(location, self.options.trust)
 
     def _best(self, listing: Listing, manifests: Sequence[Manifest]) -> _Candidate:
         """Return the manifest that the copy matches best: by files, else by weights."""
@@ -227,7 +215,7 @@ class _Verification:
             files = self._entry_of(listing, found)
         else:
             look_up(listing, files if listing.truncated else ())
-        visible = _without_ignored(listing, found.statement.ignore_paths, files)
+        visible = without_ignored(listing, found.statement, files)
         return _Candidate(
             found, visible, files, check_files(visible, files, self.hasher, only=self.single)
         )
@@ -385,28 +373,8 @@ def _manifest_json(found: Manifest | None) -> dict[str, Any]:
     return {
         "revision": found.revision if found else None,
         "signed_by": (found.statement.signed_by or None) if found else None,
-        "stale": None,
+        "stale": found.stale if found else None,
         "issued": found.issued if found else None,
         "digest": found.statement.digest if found else None,
         "files": len(found.files) if found else None,
     }
-
-
-def _without_ignored(
-    listing: Listing, ignored: Sequence[str], files: Mapping[str, ManifestFile]
-) -> Listing:
-    """Leave out what the statement says to skip: these names at the top and all below them."""
-    skipped = frozenset(oms.GIT_PATHS) | {path.strip("/") for path in ignored}
-
-    def is_skipped(name: str) -> bool:
-        parts = name.split("/")
-        return name not in files and any(
-            "/".join(parts[:depth]) in skipped for depth in range(1, len(parts) + 1)
-        )
-
-    return Listing(
-        root=listing.root,
-        files={name: file for name, file in listing.files.items() if not is_skipped(name)},
-        findings=[finding for finding in listing.findings if not is_skipped(finding.path)],
-        truncated=listing.truncated,
-    )

@@ -1,12 +1,18 @@
-"""A checkpoint's signed manifest as a folder, for the verifier; and the sketch that stays secret."""
+"""What the verifier is given: a manifest as a folder, whom to trust, the sketch that stays secret."""
 
+import logging
 import secrets
 from pathlib import Path
 
 from django.conf import settings
+from django.utils.timezone import now
 
+from portal.catalog import keyring, newest
 from portal.catalog.models import Checkpoint
 from portal.storage.stores import store
+from verifier.manifest import BUNDLE_NAME
+
+logger = logging.getLogger(__name__)
 
 
 def manifest_of(checkpoint: Checkpoint) -> Path:
@@ -14,8 +20,11 @@ def manifest_of(checkpoint: Checkpoint) -> Path:
 
     It is fetched from the store once; what it holds is checked by whoever verifies with it.
     """
-    folder = settings.DATA / "manifests" / checkpoint.name / str(checkpoint.revision)
-    for shard in checkpoint.shards.manifest():
+    shards = list(checkpoint.shards.manifest())
+    # named by what lies there: a row read a moment ago may be of an older revision
+    bundle = next((shard.sha256[:16] for shard in shards if shard.path == BUNDLE_NAME), "none")
+    folder = settings.DATA / "manifests" / checkpoint.name / bundle
+    for shard in shards:
         target = folder / shard.path
         if target.is_file() and target.stat().st_size == shard.size:
             continue
@@ -38,6 +47,18 @@ def sketch_path(name: str) -> Path:
     return settings.DATA / "sketches" / f"{name}.json"
 
 
-def release_key() -> Path:
-    """Return where the public release key lies, by which this portal's manifests are verified."""
-    return settings.DATA / "keys" / "release.pub.pem"
+def trusted_root(*, by: str) -> Path:
+    """Return root.json, by which this portal's manifests are verified, with a fresh latest.json.
+
+    Where what is newest cannot be signed, the verifier says that nobody tells it.
+
+    Raises:
+        KeyringError: there is no root.
+    """
+    at = now()
+    keyring.current(by=by, at=at)
+    try:
+        newest.current(by=by, at=at)
+    except newest.UnsignedError as error:
+        logger.error("%s", error)
+    return keyring.root_file()

@@ -151,14 +151,36 @@ class Checkpoint(models.Model):
         return self.shards.weights().aggregate(total=Sum("size"))["total"] or 0
 
 
+class Notice(models.Model):
+    """A recall: this version should no longer be used, and why; the newest one counts."""
+
+    checkpoint = models.ForeignKey(Checkpoint, on_delete=models.PROTECT, related_name="notices")
+    reason = models.CharField(max_length=300)
+    replacement = models.ForeignKey(
+        Checkpoint, on_delete=models.PROTECT, null=True, blank=True, related_name="replaces"
+    )
+    at = models.DateTimeField()
+    by = models.CharField(max_length=100)
+
+    class Meta:
+        ordering = ["-at"]
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint} recalled"
+
+
 class ShardQuerySet(models.QuerySet["Shard"]):
+    def current(self) -> ShardQuerySet:
+        """The files as they are now: of the manifest, those of its newest revision."""
+        return self.filter(replaced_at=None)
+
     def weights(self) -> ShardQuerySet:
         """The files that are the checkpoint: all but the manifest's own."""
         return self.filter(is_manifest=False)
 
     def manifest(self) -> ShardQuerySet:
         """The signed manifest and its side files: open to everyone, so that anyone can verify."""
-        return self.filter(is_manifest=True)
+        return self.current().filter(is_manifest=True)
 
 
 class Shard(models.Model):
@@ -170,12 +192,23 @@ class Shard(models.Model):
     sha256 = models.CharField(max_length=64)
     store_key = models.CharField(max_length=1300)
     is_manifest = models.BooleanField(default=False)
+    replaced_at = models.DateTimeField(
+        null=True, blank=True, help_text="by the same file of a newer revision of the manifest"
+    )
     objects = ShardQuerySet.as_manager()
 
     class Meta:
         ordering = ["checkpoint", F("is_manifest").asc(), "path"]
         constraints = [
-            models.UniqueConstraint(fields=["checkpoint", "path"], name="one_shard_per_path"),
+            models.UniqueConstraint(
+                fields=["checkpoint", "path"],
+                condition=Q(replaced_at=None),
+                name="one_shard_per_path",
+            ),
+            models.CheckConstraint(
+                condition=Q(replaced_at=None) | Q(is_manifest=True),
+                name="only_the_manifest_is_replaced",
+            ),
             models.CheckConstraint(condition=Q(size__gte=0), name="a_size_is_not_negative"),
         ]
 

@@ -20,12 +20,13 @@ from django.conf import settings
 from django.db import transaction
 
 from portal.audit.chain import record
+from portal.catalog import keyring
 from portal.catalog.manifests import sketch_path
 from portal.catalog.models import Checkpoint, Family, Name, Shard, Terms
 from portal.storage.keyfiles import read_or_make_secret
 from portal.storage.stores import store
 from verifier import oms
-from verifier.keys import read_or_make_release_key
+from verifier.trust import Trust
 
 BUNDLE = "model.sig"
 SIDE_FOLDER = ".weighbridge/"
@@ -110,14 +111,17 @@ def publish(
         shutil.rmtree(work)
         return Published(earlier, False, ())
     sources = {file.name: file for file in with_files}
-    statement = _sign(resources, name, work)
+    statement = _sign(resources, name, work, by=by, at=at)
     for resource in resources:
         side = resource["name"].startswith(SIDE_FOLDER)
         base = work if side else folder
         source = sources.get(resource["name"], base / resource["name"])
         _store(name, resource, source)
     _store(name, _resource_of(work / BUNDLE), work / BUNDLE)
-    checkpoint = _write_rows(name, resources, work, statement, by=by, at=at)
+    with keyring.locked(by=by, at=at) as root:
+        if statement.signed_by not in root.roles["release"].keyids:
+            raise PublishError(f"The release key was revoked meanwhile; publish {name} again.")
+        checkpoint = _write_rows(name, resources, work, statement, by=by, at=at)
     if (work / "sketch.json").is_file():
         target = sketch_path(str(name))
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -180,11 +184,16 @@ def _require_same(earlier: Checkpoint, resources: Sequence[dict[str, Any]]) -> N
         )
 
 
-def _sign(resources: Sequence[dict[str, Any]], name: Name, work: Path) -> oms.Statement:
-    key = read_or_make_release_key(settings.DATA / "keys")
+def _sign(
+    resources: Sequence[dict[str, Any]], name: Name, work: Path, *, by: str, at: datetime
+) -> oms.Statement:
+    try:
+        key = keyring.release_key(by=by, at=at)
+    except keyring.KeyringError as error:
+        raise PublishError(f"{name} was not published: {error}") from error
     bundle = oms.sign([oms.Resource(**resource) for resource in resources], str(name), key)
     (work / BUNDLE).write_bytes(bundle)
-    return oms.verify(bundle, [key.public_key()])
+    return oms.verify(bundle, Trust.in_keys(key.public_key()))
 
 
 def _resource_of(path: Path) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def issue(
 
 
 def _chosen(checkpoint: Checkpoint, paths: Sequence[str] | None) -> list[Shard]:
-    shards = list(checkpoint.shards.all())
+    shards = list(checkpoint.shards.current())
     if paths is None:
         return shards
     by_path = {shard.path: shard for shard in shards}

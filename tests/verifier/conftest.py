@@ -173,6 +173,22 @@ def verify(published: Published, capfd: Any) -> Verify:
     return run
 
 
+@pytest.fixture
+def oms_command(capfd: Any) -> Callable[..., Outcome]:
+    """Run `python -m verifier oms …` in this process."""
+    from verifier.command_line import main
+
+    def run(*given: object) -> Outcome:
+        capfd.readouterr()
+        try:
+            status = main(["oms", *map(str, given)])
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        return Outcome(status, *capfd.readouterr())
+
+    return run
+
+
 def run_command(*arguments: object, **options: Any) -> Outcome:
     """Run `python -m verifier` as a person does."""
     done = subprocess.run(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy
@@ -11,9 +12,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.verifier.conftest import LEAF, SECOND, SHARD, Published, flip, sign_again
+from tests.verifier.publisher import Publisher
 from verifier import engine, inference_run, weights_check
 from verifier import verify as verify_module
 from verifier.findings import Code, Verdict
+from verifier.latest import Recall
 
 Provoke = Callable[[Path, pytest.MonkeyPatch, Published], object]
 
@@ -26,6 +29,36 @@ def damage_manifest(copy, *_):
 
 def see_newer(copy, monkeypatch, published):
     monkeypatch.setattr("verifier.state.newest_seen", lambda *_: 9)
+
+
+def trust_a_root(copy, published, **said):
+    """Trust the publisher by a root instead of by its key, with a latest.json beside it."""
+    publisher = Publisher(release=published.signer.key)
+    folder = copy.parent / "trust"
+    folder.mkdir()
+    publisher.write(folder)
+    (folder / "latest.json").write_bytes(publisher.latest(**said))
+    return ["--trusted-key", folder / "root.json"]
+
+
+def revoke_the_key(copy, _, published):
+    publisher = Publisher(release=published.signer.key)
+    publisher.revoke_release("It was copied.")
+    publisher.write(copy.parent)
+    return ["--trusted-key", copy.parent / "root.json"]
+
+
+def let_the_word_expire(copy, _, published):
+    return trust_a_root(copy, published, at=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def recall_it(copy, _, published):
+    recall = Recall("Its tokenizer was wrong.", "test/tiny@2", datetime.now(UTC))
+    return trust_a_root(copy, published, recalls={"test/tiny@1": recall})
+
+
+def publish_a_newer_version(copy, _, published):
+    return trust_a_root(copy, published, newest={"test/tiny": "2"})
 
 
 def give_a_list(copy, *_):
@@ -120,7 +153,11 @@ def answer_otherwise(copy, monkeypatch, published):
 
 PROVOKE: dict[Code, Provoke] = {
     Code.BAD_SIGNATURE: damage_manifest,
+    Code.REVOKED: revoke_the_key,
     Code.ROLLBACK: see_newer,
+    Code.STALE: let_the_word_expire,
+    Code.RECALLED: recall_it,
+    Code.NEWER_VERSION: publish_a_newer_version,
     Code.UNSIGNED: give_a_list,
     Code.SIDE_FILE_MISSING: remove_leaves,
     Code.SIDE_FILE_DIFFERS: change_leaves,
@@ -141,6 +178,9 @@ PROVOKE: dict[Code, Provoke] = {
     Code.INFERENCE_DISAGREES: answer_otherwise,
 }
 ONLY_FINDINGS = {
+    Code.STALE,
+    Code.RECALLED,
+    Code.NEWER_VERSION,
     Code.UNSIGNED,
     Code.SIDE_FILE_MISSING,
     Code.SIDE_FILE_DIFFERS,

@@ -1,39 +1,35 @@
-"""Whom we trust, and the release key that is made on first use."""
-
-import stat
+"""Whom we trust: PEM files, and what is installed with a portal."""
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from tests.verifier.conftest import make_signer
+from tests.verifier.publisher import Publisher
 from verifier import dsse, keys
 from verifier.errors import InputError
 
 
-def test_the_release_key_is_made_once_for_its_owner_alone(tmp_path):
-    folder = tmp_path / "keys"
-    first = keys.read_or_make_release_key(folder)
-    again = keys.read_or_make_release_key(folder)
-    assert keys.private_pem(first) == keys.private_pem(again)
-    assert first.curve.name == "secp256r1"
-    assert stat.S_IMODE((folder / "release.pem").stat().st_mode) == 0o600
-    assert sorted(path.name for path in folder.iterdir()) == ["release.pem", "release.pub.pem"]
-
-
-def test_a_lost_public_key_is_written_again(tmp_path):
-    keys.read_or_make_release_key(tmp_path)
-    (tmp_path / "release.pub.pem").unlink()
-    key = keys.read_or_make_release_key(tmp_path)
-    assert (tmp_path / "release.pub.pem").read_bytes() == dsse.public_pem(key.public_key())
-
-
 def test_installed_keys_are_the_public_ones_of_the_data_folder(tmp_path):
-    key = keys.read_or_make_release_key(tmp_path / "keys")
+    signer = make_signer(tmp_path / "keys")
     (tmp_path / "keys" / "notes.txt").write_text("not a key")
-    (trusted,) = keys.installed_keys(tmp_path)
-    assert dsse.public_pem(trusted.key) == dsse.public_pem(key.public_key())
-    assert keys.installed_keys(tmp_path / "elsewhere") == []
-    assert keys.installed_keys(None) == []
+    (trusted,) = keys.installed_keys(tmp_path).keys
+    assert dsse.public_pem(trusted.key) == signer.public.read_bytes()
+    assert not keys.installed_keys(tmp_path / "elsewhere")
+    assert not keys.installed_keys(None)
+
+
+def test_where_a_root_is_installed_it_names_the_portals_own_keys(tmp_path):
+    """Others, which an operator put beside it, count as before."""
+    publisher = Publisher()
+    publisher.write(tmp_path / "keys")
+    old = make_signer(tmp_path / "keys")
+    other = old.public.with_name("partner.pub.pem")
+    other.write_bytes(dsse.public_pem(ec.generate_private_key(ec.SECP256R1()).public_key()))
+    trust = keys.installed_keys(tmp_path)
+    assert [key.path.name for key in trust.keys] == ["root.json", "partner.pub.pem"]
+    assert trust.keys[0].hint == dsse.key_hint(publisher.release.public_key())
+    assert trust.keys[0].anchor == trust.roots[0].root.identity
 
 
 def ed25519_public():
@@ -50,11 +46,12 @@ def ed25519_public():
         (keys.private_pem(ec.generate_private_key(ec.SECP256R1())), "is a private key"),
         (b"hello", "not a PEM public key"),
         (b"", "not a PEM public key"),
-        (b"-----BEGIN CERTIFICATE-----\n", "is a certificate"),
+        (b"-----BEGIN CERTIFICATE-----\n", "not a PEM certificate"),
+        (bytes((1 << 20) + 1), "larger than 1 MiB"),
         (ed25519_public(), "not a P-256"),
         (dsse.public_pem(ec.generate_private_key(ec.SECP256K1()).public_key()), "not a P-256"),
     ],
-    ids=["private", "text", "empty", "certificate", "ed25519", "secp256k1"],
+    ids=["private", "text", "empty", "certificate", "large", "ed25519", "secp256k1"],
 )
 def test_a_file_that_is_no_trusted_key_is_named(tmp_path, content, reason):
     path = tmp_path / "key.pem"

@@ -1,8 +1,8 @@
 """Lists of digests that others made: coreutils is the oracle for how they are written."""
 
-import contextlib
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 
@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.verifier.conftest import SHARD, flip
-from verifier import lists
+from verifier import lists, names
 from verifier.errors import ManifestError
+from verifier.findings import Code
 
 TOOLS = ["md5sum", "sha1sum", "sha256sum", "sha512sum"]
 
@@ -101,5 +102,13 @@ def test_a_list_that_is_not_one_is_refused(copy, verify, tmp_path, text):
 def test_any_bytes_are_a_list_or_an_error_of_ours(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "fuzzed"
     path.write_bytes(data)
-    with contextlib.suppress(ManifestError):
-        lists.load(path)
+    try:
+        loaded = lists.load(path)
+    except ManifestError as error:
+        assert str(error).endswith(".")
+        return
+    assert loaded.files
+    assert [finding.code for finding in loaded.findings] == [Code.UNSIGNED]
+    for name, file in loaded.files.items():
+        assert name == file.name == names.safe(name)
+        assert re.fullmatch("[0-9a-f]{32,128}", file.whole)

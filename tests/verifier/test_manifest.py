@@ -10,10 +10,11 @@ from tests.verifier.conftest import make_signer, sign_again
 from verifier import manifest
 from verifier.errors import ManifestError, SignatureError
 from verifier.findings import Code
+from verifier.trust import Trust
 
 
 def load(folder, signer):
-    return manifest.load(folder / "model.sig", [signer.key.public_key()])
+    return manifest.load(folder / "model.sig", Trust.in_keys(signer.key.public_key()))
 
 
 def test_a_published_checkpoint_is_read_back(published):
@@ -104,12 +105,12 @@ def test_a_manifest_that_is_a_device_or_endless_is_refused(tmp_path, published):
         path.unlink(missing_ok=True)
         path.symlink_to(target)
         with pytest.raises(ManifestError, match=r"not a regular file|directory"):
-            manifest.load(path, [published.signer.key.public_key()])
+            manifest.load(path, Trust.in_keys(published.signer.key.public_key()))
     path.unlink()
     with path.open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(ManifestError, match="larger than"):
-        manifest.load(path, [published.signer.key.public_key()])
+        manifest.load(path, Trust.in_keys(published.signer.key.public_key()))
 
 
 def test_only_configs_that_are_as_signed_stand_in(copy, published):

@@ -122,12 +122,13 @@ def test_a_check_of_a_private_address_fails_and_says_so(person, site):
     assert again(check).status == "failed" and "not a public address" in again(check).sentence
 
 
-def test_a_check_without_a_key_fails_with_the_verifiers_sentence(person, data):
-    (data / "keys" / "release.pub.pem").write_text("no key")
+def test_a_check_without_a_root_fails_and_tells_no_path(person, data):
+    (data / "keys" / "1.root.json").write_text("no root")
     check = ask_folder(person, "copy", None, at=now())
     running.run_check(check.pk)
     done = again(check)
-    assert done.status == "failed" and "release.pub.pem" in done.sentence
+    assert done.status == "failed" and "keys cannot be used" in done.sentence
+    assert str(data) not in done.sentence
     assert str(data) not in done.sentence
 
 

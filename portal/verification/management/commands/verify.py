@@ -72,6 +72,7 @@ def _of_checkpoint(name: str) -> list[str]:
         _stop(str(error))
     if checkpoint is None:
         _stop(f"{name} is not published on this portal; give --manifest FILE.")
+    _make_fresh()
     sketch = sketch_of(checkpoint)
     return [
         *("--manifest", str(manifest_of(checkpoint) / "model.sig")),
@@ -89,11 +90,23 @@ def _of_all_checkpoints() -> list[str]:
     if embedded and not embedded_file().exists():
         return []
     bring_up_to_date()
+    _make_fresh()
     return [
         argument
         for checkpoint in Checkpoint.objects.all()
         for argument in ("--manifest", str(manifest_of(checkpoint) / "model.sig"))
     ]
+
+
+def _make_fresh() -> None:
+    """See that root.json and latest.json lie where the verifier looks for them, and are fresh."""
+    from portal.catalog.keyring import KeyringError
+    from portal.catalog.manifests import trusted_root
+
+    try:
+        trusted_root(by="command:verify")
+    except KeyringError as error:
+        _stop(str(error))
 
 
 def _stop(sentence: str) -> NoReturn:
