@@ -47,21 +47,26 @@ def write_gguf(
     *,
     others: dict[str, str] | None = None,
     metadata: bool = True,
+    claims: Shape | None = None,
 ) -> Path:
-    """Write weights, matrices as ``dtype`` and vectors as F32; ``others`` name further types."""
+    """Write weights, matrices as ``dtype`` and vectors as F32; ``others`` name further types.
+
+    ``claims`` is the shape that the metadata tells, where it is not the true one.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     if metadata:
+        claims = claims or shape
         writer.add_name("tiny")
         writer.add_context_length(2048)
-        writer.add_embedding_length(shape.width)
-        writer.add_block_count(shape.layers)
-        writer.add_feed_forward_length(shape.hidden)
-        writer.add_head_count(shape.heads)
-        writer.add_head_count_kv(shape.kv_heads)
-        writer.add_layer_norm_rms_eps(shape.norm_eps)
-        writer.add_rope_dimension_count(shape.head_width)
-        writer.add_rope_freq_base(shape.rope_base)
-        writer.add_vocab_size(shape.vocab)
+        writer.add_embedding_length(claims.width)
+        writer.add_block_count(claims.layers)
+        writer.add_feed_forward_length(claims.hidden)
+        writer.add_head_count(claims.heads)
+        writer.add_head_count_kv(claims.kv_heads)
+        writer.add_layer_norm_rms_eps(claims.norm_eps)
+        writer.add_rope_dimension_count(claims.head_width)
+        writer.add_rope_freq_base(claims.rope_base)
+        writer.add_vocab_size(claims.vocab)
         writer.add_file_type(getattr(gguf.LlamaFileType, f"MOSTLY_{dtype}", 0))
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     for name, tensor in weights.items():
