@@ -141,10 +141,17 @@ def stream(files: Files, tensor: LogicalTensor) -> Iterator[Tensor]:
         raise ReadError(entry.path, f"tensor {entry.name[:80]!r} has rows too long to be a matrix")
     step = max(BLOCK // (columns * item_bytes(entry) or 1) // unit, 1) * unit
     for start in range(0, rows, step):
-        block = _rows(files, tensor, start, min(start + step, rows))
-        if tensor.pair_width is not None:
-            block = from_pairs(block, tensor.pair_width)
-        yield block.reshape(-1)
+        yield read_rows(files, tensor, start, min(start + step, rows)).reshape(-1)
+
+
+def read_rows(files: Files, tensor: LogicalTensor, start: int, stop: int) -> Tensor:
+    """Return rows [start, stop) in canonical order; they are whole heads where heads are reordered.
+
+    Raises:
+        ReadError: a file cannot be read.
+    """
+    rows = _rows(files, tensor, start, stop)
+    return rows if tensor.pair_width is None else from_pairs(rows, tensor.pair_width)
 
 
 def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -156,6 +163,12 @@ def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
 def from_pairs(rows: Tensor, head_width: int) -> Tensor:
     """Reorder whole heads of rows from pairs to halves: [heads, d/2, 2] to [heads, 2, d/2]."""
     heads = rows.reshape(-1, head_width // 2, 2, *rows.shape[1:])
+    return heads.transpose(1, 2).reshape(rows.shape)
+
+
+def to_pairs(rows: Tensor, head_width: int) -> Tensor:
+    """Reorder whole heads of rows from halves to pairs, as ``from_pairs`` undoes it."""
+    heads = rows.reshape(-1, 2, head_width // 2, *rows.shape[1:])
     return heads.transpose(1, 2).reshape(rows.shape)
 
 
