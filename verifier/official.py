@@ -65,7 +65,9 @@ def _checked(folder: Path, manifest: Manifest, hasher: Hasher, progress: Progres
         InputError: they have not.
     """
     listing = walk(folder)
-    check = check_files(listing, manifest.files, hasher)
+    own = Hasher(hasher.kinds, whole=False, progress=progress)  # not in the journal of the copy
+    check = check_files(listing, manifest.files, own)
+    hasher.bytes_read += own.bytes_read
     wanted = {name for name in manifest.files if is_weight_file(name)}
     good = {result.path for result in check.named(FileStatus.GOOD)}
     if wanted and wanted <= good:
