@@ -19,7 +19,6 @@ from typing import Any
 from ..errors import ReadError
 from .entries import (
     ITEM_BYTES,
-    MAX_TENSORS,
     QUANTIZED,
     TensorEntry,
     bounded,
@@ -28,6 +27,7 @@ from .entries import (
 from .source import Source
 
 MAGIC = b"GGUF"
+MAX_TENSORS = 100_000
 MAX_PAIRS = 16_384
 MAX_KEY = 1024
 MAX_NAME = 256
