@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .errors import ReadError
 from .layouts import LogicalTensor
-from .readers import ITEM_BYTES, Source, TensorEntry, open_source
+from .readers import ITEM_BYTES, QUANTIZED, Source, TensorEntry, open_source
 
 BLOCK = 4 << 20
 """Bytes read at once; a block of Meta's rows is at least a head."""
@@ -68,11 +68,15 @@ class Files:
             self._stack.close()
 
     def read(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
-        """Return entries [start, stop) of a stored tensor, flat, in their stored type.
+        """Return entries [start, stop) of a stored tensor, flat: its stored type, or fp32 of blocks.
+
+        ``start`` and ``stop`` lie between blocks where the tensor is made of them.
 
         Raises:
-            ReadError: the file became shorter or cannot be read.
+            ReadError: the file became shorter or cannot be read, or the type cannot be decoded.
         """
+        if entry.dtype in QUANTIZED:
+            return self._decode(entry, start, stop)
         item = ITEM_BYTES[entry.dtype]
         if start == stop:
             return torch.empty(0, dtype=DTYPES[entry.dtype])
@@ -81,6 +85,33 @@ class Files:
         if entry.dtype == "BOOL":  # a byte that is neither 0 nor 1 must not become a torch.bool
             return torch.frombuffer(buffer, dtype=torch.uint8) != 0
         return torch.frombuffer(buffer, dtype=DTYPES[entry.dtype])
+
+    def read_bytes(self, entry: TensorEntry, start: int, stop: int) -> bytearray:
+        """Return bytes [start, stop) of a stored tensor.
+
+        Raises:
+            ReadError: the file became shorter or cannot be read.
+        """
+        buffer = bytearray(stop - start)
+        self._sources[entry.path].read_into(buffer, entry.start + start)
+        return buffer
+
+    def _decode(self, entry: TensorEntry, start: int, stop: int) -> Tensor:
+        from . import gguf_blocks
+
+        if not gguf_blocks.can_decode(entry.dtype):
+            raise ReadError(
+                entry.path,
+                f"tensor {entry.name[:80]!r} is stored as {entry.dtype}, which is not decoded here",
+            )
+        per_block, size = QUANTIZED[entry.dtype]
+        raw = self.read_bytes(entry, start // per_block * size, stop // per_block * size)
+        return torch.from_numpy(gguf_blocks.decode(entry.dtype, raw))
+
+
+def item_bytes(entry: TensorEntry) -> int:
+    """Return the bytes of one entry as ``Files.read`` returns it."""
+    return 4 if entry.dtype in QUANTIZED else ITEM_BYTES[entry.dtype]
 
 
 def stream(files: Files, tensor: LogicalTensor) -> Iterator[Tensor]:
@@ -91,7 +122,8 @@ def stream(files: Files, tensor: LogicalTensor) -> Iterator[Tensor]:
     """
     entry = tensor.parts[0].entry
     if len(tensor.parts) == 1 and tensor.pair_width is None:
-        step = BLOCK // ITEM_BYTES[entry.dtype]
+        unit = QUANTIZED.get(entry.dtype, (1,))[0]
+        step = max(BLOCK // item_bytes(entry) // unit, 1) * unit
         for start in range(0, entry.count, step):
             stop = min(start + step, entry.count)
             block = files.read(entry, start, stop)
@@ -103,16 +135,29 @@ def stream(files: Files, tensor: LogicalTensor) -> Iterator[Tensor]:
                     )
             yield block
         return
-    rows, columns = tensor.shape
+    rows, columns = as_matrix(tensor.shape)
     unit = tensor.pair_width or 1
-    if unit * columns * ITEM_BYTES[entry.dtype] > _MAX_ROWS_BYTES:
+    if unit * columns * item_bytes(entry) > _MAX_ROWS_BYTES:
         raise ReadError(entry.path, f"tensor {entry.name[:80]!r} has rows too long to be a matrix")
-    step = max(BLOCK // (columns * ITEM_BYTES[entry.dtype] or 1) // unit, 1) * unit
+    step = max(BLOCK // (columns * item_bytes(entry) or 1) // unit, 1) * unit
     for start in range(0, rows, step):
-        block = _rows(files, tensor, start, min(start + step, rows))
-        if tensor.pair_width is not None:
-            block = from_pairs(block, tensor.pair_width)
-        yield block.reshape(-1)
+        yield read_rows(files, tensor, start, min(start + step, rows)).reshape(-1)
+
+
+def read_rows(files: Files, tensor: LogicalTensor, start: int, stop: int) -> Tensor:
+    """Return rows [start, stop) in canonical order; they are whole heads where heads are reordered.
+
+    Raises:
+        ReadError: a file cannot be read.
+    """
+    rows = _rows(files, tensor, start, stop)
+    return rows if tensor.pair_width is None else from_pairs(rows, tensor.pair_width)
+
+
+def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return rows and columns; a vector, such as a bias, has rows of one entry."""
+    rows, columns = (*shape, 1)[:2]
+    return rows, columns
 
 
 def from_pairs(rows: Tensor, head_width: int) -> Tensor:
@@ -121,12 +166,18 @@ def from_pairs(rows: Tensor, head_width: int) -> Tensor:
     return heads.transpose(1, 2).reshape(rows.shape)
 
 
+def to_pairs(rows: Tensor, head_width: int) -> Tensor:
+    """Reorder whole heads of rows from halves to pairs, as ``from_pairs`` undoes it."""
+    heads = rows.reshape(-1, 2, head_width // 2, *rows.shape[1:])
+    return heads.transpose(1, 2).reshape(rows.shape)
+
+
 def _rows(files: Files, tensor: LogicalTensor, start: int, stop: int) -> Tensor:
     """Return rows [start, stop) of a matrix, gathered from the parts that hold them."""
     gathered: list[list[Tensor]] = []
     row = -1
     for part in tensor.parts:
-        part_rows, width = part.entry.shape
+        part_rows, width = as_matrix(part.entry.shape)
         low, high = max(start, part.row), min(stop, part.row + part_rows)
         if low >= high:
             continue

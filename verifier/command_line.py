@@ -117,6 +117,7 @@ def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
         help="also exit with 0 for this verdict (repeatable; identical always counts)",
     )
     add("--sketch", type=Path, metavar="FILE", help="the portal's sketch, for lineage")
+    add("--official", type=Path, metavar="DIR", help="official weights, to quantize them again")
     add("--device", default="auto", help="auto, cpu or cuda[:N], for inference")
     add("--memory", type=_size, default="350MiB", help="peak of the inference process")
     add("--positions", type=_positive, metavar="N", help="positions that inference compares")
@@ -174,6 +175,7 @@ def _verify(arguments: Sequence[str]) -> int:
         whole=given.whole,
         accepted=frozenset({Verdict.IDENTICAL, *map(Verdict, given.accept)}),
         sketch=given.sketch,
+        official=given.official,
         inference=InferenceOptions(given.device, given.memory, given.positions),
         data=data,
         resume=given.resume,

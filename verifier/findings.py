@@ -50,6 +50,7 @@ class Code(enum.StrEnum):
     WEIGHTS_REFUSED = "weights-refused"
     WEIGHTS_DIFFER = "weights-differ"
     WEIGHTS_NOT_COMPARED = "weights-not-compared"
+    NOT_REDERIVED = "not-rederived"
     INFERENCE_DISAGREES = "inference-disagrees"
 
     @property

@@ -39,7 +39,12 @@ REMEDIES = {
 }
 
 
-_WEIGHTS = (Code.WEIGHTS_DIFFER, Code.WEIGHTS_NOT_COMPARED, Code.WEIGHTS_REFUSED)
+_WEIGHTS = (
+    Code.NOT_REDERIVED,
+    Code.WEIGHTS_DIFFER,
+    Code.WEIGHTS_NOT_COMPARED,
+    Code.WEIGHTS_REFUSED,
+)
 _TELLING = {
     Verdict.UNTRUSTED: (Code.REVOKED, Code.BAD_SIGNATURE, Code.ROLLBACK),
     Verdict.INCOMPLETE: (Code.MISSING,),
@@ -180,8 +185,13 @@ class Report:
             ("signature", signature),
             ("files", count_files(self.files)),
             ("weights", str(weights)),
+            *self._rederived(),
             ("inference", inference),
         ]
+
+    def _rederived(self) -> list[tuple[str, str]]:
+        found = self.weights.get("rederived")
+        return [("rederived", shown(f"{found['status']}: {found['reason']}"))] if found else []
 
     def _first_finding(self) -> Finding | None:
         """Return the finding that says most about the verdict."""

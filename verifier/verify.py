@@ -16,6 +16,7 @@ from . import (
     inference_run,
     lists,
     manifest,
+    official,
     oms,
     resume,
     verdict,
@@ -52,6 +53,7 @@ class Options:
     whole: bool = False
     accepted: frozenset[Verdict] = frozenset({Verdict.IDENTICAL})
     sketch: Path | None = None
+    official: Path | None = None
     inference: InferenceOptions = field(default_factory=InferenceOptions)
     data: Path | None = None
     resume: bool = False
@@ -239,6 +241,11 @@ class _Verification:
             best.listing, best.manifest, loaded, self.progress, needed=needed
         )
 
+    def _rederive(self, best: _Candidate, weights: WeightsCheck) -> None:
+        if self.options.official is not None:
+            folder, listing = self.options.official, best.listing
+            official.rederive(weights, listing, best.manifest, folder, self.hasher, self.progress)
+
     def _conclude(self, best: _Candidate) -> Report:
         """Compare weights where that decides, run inference, and name the verdict."""
         evidence = replace(best.evidence, asked_weights=self.options.wants("weights"))
@@ -252,6 +259,7 @@ class _Verification:
             weights = weights_check.not_compared("it was not asked for", asked=False)
         elif decided is None or asked:
             weights = self._weights(best, needed=decided is None)
+            self._rederive(best, weights)
         else:
             weights = weights_check.not_compared("the files decide", asked=False)
         changed = weights.changed_tensors if weights.compared else damage.changed_share

@@ -1,7 +1,8 @@
 """A bounded walk of a folder that a stranger filled.
 
 Nothing is opened here: names, kinds and sizes come from ``lstat``. Links are followed only to
-regular files inside the folder, folder links never; what cannot be walked becomes a finding.
+regular files inside the folder, or from a snapshot in a cache of Hugging Face's tools to its blobs;
+folder links never. What cannot be walked becomes a finding.
 """
 
 import os
@@ -10,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import names
+from . import hf_cache, names
 from .errors import InputError, ReadError
 from .findings import Code, Finding
 
@@ -115,11 +116,17 @@ def look_up(listing: Listing, wanted: Iterable[str]) -> None:
 def resolve_root(path: Path) -> Path:
     """Return the real place of ``path``, which a person named, so links in it are followed.
 
+    A repository of a Hugging Face cache stands for its snapshot, whose files keep their names.
+
     Raises:
         InputError: it is not there, cannot be opened, or is neither a folder nor a regular file.
     """
     try:
         root = path.resolve(strict=True)
+        named = path.parent.resolve() / path.name
+        if named.is_symlink() and hf_cache.blob_behind(named.parent, named):
+            root = named
+        root = hf_cache.snapshot_of(root)
         mode = root.stat().st_mode
         if stat.S_ISDIR(mode):
             os.scandir(root).close()
@@ -194,8 +201,9 @@ def _add_file(listing: Listing, root: Path, name: str) -> None:
     try:
         status = location.lstat()
         if stat.S_ISLNK(status.st_mode):
-            location = location.resolve(strict=True)
-            if not location.is_relative_to(root):
+            blob = hf_cache.blob_behind(root, location)
+            location = blob or location.resolve(strict=True)
+            if blob is None and not location.is_relative_to(root):
                 return _refuse(listing, Code.LINK, name, "it is a link out of the folder")
             status = location.lstat()
             if stat.S_ISDIR(status.st_mode):

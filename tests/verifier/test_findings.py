@@ -7,8 +7,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import gguf
 import numpy
 import pytest
+from gguf import GGMLQuantizationType as Type
 from safetensors.numpy import load_file, save_file
 
 from tests.verifier.conftest import LEAF, SECOND, SHARD, Published, flip, sign_again
@@ -144,6 +146,21 @@ def remove_value_digests(copy, *_):
     flip(copy / SHARD, LEAF)
 
 
+def quantize_other_values(copy, _, published):
+    """A quantized copy beside the official weights, every scale of it half as large again."""
+    writer = gguf.GGUFWriter(copy / "model.gguf", "other")
+    for shard in (SHARD, SECOND):
+        for name, tensor in load_file(copy / shard).items():
+            data = gguf.quants.quantize(1.5 * tensor, Type.Q8_0)
+            writer.add_tensor(name, data, raw_dtype=Type.Q8_0)
+        (copy / shard).unlink()
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return ["--official", published.folder]
+
+
 def answer_otherwise(copy, monkeypatch, published):
     (copy / ".weighbridge" / "reference.json").write_text("{}")
     sign_again(copy, published.signer)
@@ -175,6 +192,7 @@ PROVOKE: dict[Code, Provoke] = {
     Code.WEIGHTS_REFUSED: lambda copy, *_: (copy / SHARD).write_text("<html>"),
     Code.WEIGHTS_DIFFER: compared_as_different,
     Code.WEIGHTS_NOT_COMPARED: remove_value_digests,
+    Code.NOT_REDERIVED: quantize_other_values,
     Code.INFERENCE_DISAGREES: answer_otherwise,
 }
 ONLY_FINDINGS = {

@@ -94,7 +94,6 @@ def test_a_header_that_lies_is_refused(tmp_path, header, data, length, fault):
         (b"<!DOCTYPE html><html>404</html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid ...", "LFS"),
         (bytes(4096), "zeros"),
-        (b"GGUF\x03\0\0\0" + bytes(64), "GGUF"),
     ],
 )
 def test_what_often_lies_where_a_shard_should_be_is_named(tmp_path, data, fault):

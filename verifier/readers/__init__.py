@@ -5,21 +5,25 @@ checked against the file before they are used, counts before anything is allocat
 followed, pipes are not waited for, and nothing is unpickled.
 """
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..errors import ReadError
-from . import pth, safetensors
-from .entries import ITEM_BYTES, TensorEntry
+from . import gguf, pth, safetensors
+from .entries import ITEM_BYTES, QUANTIZED, TensorEntry
 from .source import Source, open_source
 
 __all__ = [
     "ITEM_BYTES",
+    "QUANTIZED",
     "WEIGHT_SUFFIXES",
     "ReadError",
     "Source",
     "TensorEntry",
     "is_weight_file",
     "open_source",
+    "read_gguf_metadata",
     "read_tensors",
 ]
 
@@ -48,6 +52,8 @@ def read_tensors(root: Path, path: str) -> list[TensorEntry]:
         if complaint:
             raise ReadError(path, complaint)
         named_so = PurePosixPath(path).suffix.lower() == ".safetensors"
+        if start.startswith(gguf.MAGIC):
+            return gguf.read(source)
         # A header's length may begin with any byte, that of a pickle too; its JSON cannot.
         if start[8:9] == b"{" or (named_so and not pth.is_zip(start)):
             return safetensors.read(source)
@@ -55,7 +61,17 @@ def read_tensors(root: Path, path: str) -> list[TensorEntry]:
             return pth.read_zip(source)
         if pth.is_legacy(start):
             return pth.read_legacy(source)
-        raise ReadError(path, "it is neither a PyTorch nor a safetensors file")
+        raise ReadError(path, "it is neither a PyTorch nor a safetensors nor a GGUF file")
+
+
+def read_gguf_metadata(root: Path, path: str) -> Mapping[str, Any]:
+    """Return the numbers and short texts that a GGUF file says about its model.
+
+    Raises:
+        ReadError: the file cannot be opened, or is not what it claims to be.
+    """
+    with open_source(root, path) as source:
+        return gguf.read_header(source).metadata
 
 
 def _not_tensors(start: bytes) -> str | None:
@@ -65,8 +81,6 @@ def _not_tensors(start: bytes) -> str | None:
         return "it is a web page saved under a shard's name; download it again"
     if text.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the file itself; run `git lfs pull`"
-    if start.startswith(b"GGUF"):
-        return "it is a GGUF file, whose tensors cannot be compared here"
     if not start.strip(b"\0"):
         return "it begins with zeros, as a download that has only been given its space"
     return None

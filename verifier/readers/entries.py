@@ -24,6 +24,35 @@ ITEM_BYTES = {
     "BOOL": 1,
 }
 """Bytes of one entry, by the safetensors spelling of its type."""
+QUANTIZED = {
+    "Q4_0": (32, 18),
+    "Q4_1": (32, 20),
+    "Q5_0": (32, 22),
+    "Q5_1": (32, 24),
+    "Q8_0": (32, 34),
+    "Q8_1": (32, 40),
+    "Q2_K": (256, 84),
+    "Q3_K": (256, 110),
+    "Q4_K": (256, 144),
+    "Q5_K": (256, 176),
+    "Q6_K": (256, 210),
+    "Q8_K": (256, 292),
+    "IQ2_XXS": (256, 66),
+    "IQ2_XS": (256, 74),
+    "IQ3_XXS": (256, 98),
+    "IQ1_S": (256, 50),
+    "IQ4_NL": (32, 18),
+    "IQ3_S": (256, 110),
+    "IQ2_S": (256, 82),
+    "IQ4_XS": (256, 136),
+    "IQ1_M": (256, 56),
+    "TQ1_0": (256, 54),
+    "TQ2_0": (256, 66),
+    "MXFP4": (32, 17),
+    "NVFP4": (64, 36),
+    "Q1_0": (128, 18),
+}
+"""Entries and bytes of one block of a row, by ggml's name of the type (ggml-common.h)."""
 
 MAX_TENSORS = 200_000
 MAX_NAME = 4096
@@ -46,6 +75,18 @@ class TensorEntry:
     def count(self) -> int:
         """Entries of the tensor."""
         return math.prod(self.shape)
+
+    def rows(self, start: int, stop: int, name: str) -> "TensorEntry":
+        """Return rows [start, stop) of it, which lie together, as a tensor of their own."""
+        row = (self.end - self.start) // (self.shape[0] or 1)
+        return TensorEntry(
+            name,
+            self.dtype,
+            (stop - start, *self.shape[1:]),
+            self.path,
+            self.start + start * row,
+            self.start + stop * row,
+        )
 
 
 def bounded(value: object) -> bool:

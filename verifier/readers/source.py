@@ -1,7 +1,8 @@
 """Open one file of a copy for reading: inside the root, no links, no waiting, sizes known.
 
 Each folder on the way is opened relative to the one before with O_NOFOLLOW, so a link put in its
-place meanwhile is refused and not followed; O_NONBLOCK keeps a pipe from blocking the open.
+place meanwhile is refused and not followed; O_NONBLOCK keeps a pipe from blocking the open. The
+links of a snapshot to the blobs of its own cache, as Hugging Face's tools make them, are followed.
 """
 
 import os
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import hf_cache
 from ..errors import ReadError
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -91,10 +93,30 @@ def _open(root: Path, path: str) -> int:
                 os.close(folder)
             folder = step
     except OSError as error:
+        blob = _open_blob(root, parts)
+        if blob is not None:
+            return blob
         link = os.path.lexists(root / path) and _has_link(root, parts)
         reason = "it is a link, which is not followed" if link else f"{error.strerror}"
         raise ReadError(path, f"it cannot be opened: {reason}") from None
     return folder
+
+
+def _open_blob(root: Path, parts: list[str]) -> int | None:
+    """Open the blob that a link of a snapshot ends in, or return None where it is another link."""
+    if not root.joinpath(*parts).is_symlink() or _has_link(root, parts[:-1]):
+        return None
+    blob = hf_cache.blob_behind(root.resolve(), root.resolve().joinpath(*parts))
+    if blob is None:
+        return None
+    try:
+        folder = os.open(blob.parent, _FOLDER)
+        try:
+            return os.open(blob.name, _FILE, dir_fd=folder)
+        finally:
+            os.close(folder)
+    except OSError:
+        return None
 
 
 def _has_link(root: Path, parts: list[str]) -> bool:
