@@ -12,7 +12,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
-from django.urls import URLPattern
+from django.urls import URLPattern, URLResolver
 from django.utils.timezone import now
 from django.views.decorators.cache import cache_control
 from django.views.decorators.http import condition
@@ -223,11 +223,12 @@ def get_sketch(request: HttpRequest, name: str) -> HttpResponse:
     )
 
 
-def urls() -> tuple[list[URLPattern], str, str]:
+def urls() -> tuple[list[URLPattern | URLResolver], str, str]:
     """Return the API's addresses; a method that one does not know is a problem like any other."""
     patterns, app_name, namespace = api.urls
     for pattern in patterns:
-        pattern.callback = _with_problems(pattern.callback)
+        if isinstance(pattern, URLPattern):
+            pattern.callback = _with_problems(pattern.callback)
     return patterns, app_name, namespace
 
 
