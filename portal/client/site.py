@@ -104,7 +104,7 @@ class Site:
 
     def get_json(self, place: str) -> Any:
         """Return the JSON at ``place``, a path below the portal or a full address."""
-        url = urljoin(f"{self.url}/", place.lstrip("/")) if place.startswith("/") else place
+        url = f"{self.url}{place}" if place.startswith("/") else place
         return self._json("GET", url, None)
 
     def post_json(self, place: str, content: Any) -> Any:
@@ -179,7 +179,7 @@ class Site:
             if response.status not in REDIRECTING:
                 return self._unless_passing(response, url)
             with contextlib.closing(response):
-                target = urljoin(url, response.headers.get("Location", ""))
+                target = _joined(url, response.headers.get("Location", ""))
             if body is not None:
                 raise PortalError(
                     f"{self.origin.host} sends on to {shown(target)[:200]}; "
@@ -322,6 +322,13 @@ def _retry_after(header: str) -> float | None:
         until = email.utils.parsedate_to_datetime(header)
         return max(0.0, (until - datetime.now(UTC)).total_seconds())
     return None
+
+
+def _joined(url: str, target: str) -> str:
+    try:
+        return urljoin(url, target)
+    except ValueError:
+        raise PortalError(f"{_host(url)} sends on to what is not an address.") from None
 
 
 def _host(url: str) -> str:

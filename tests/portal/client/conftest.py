@@ -194,8 +194,13 @@ def lying(official: Path):
             self.end_headers()
             self.wfile.write(body)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, request, client_address):
+            """A client that was killed, or has heard enough, hangs up; that is no error here."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         liar.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
