@@ -39,7 +39,11 @@ _Shape = tuple[str | None, str | None]
 
 @dataclass(slots=True)
 class Match:
-    """How well a copy matches one manifest, in bytes that are right, tensors and likeness."""
+    """How well a copy matches one manifest, in bytes that are right, tensors and likeness.
+
+    ``called`` counts files of an official name and size; a small file with one wrong bit shows no
+    more. ``related`` counts tensors of an official name and shape, which is no match.
+    """
 
     index: int
     weight_bytes: int = 0
@@ -47,10 +51,11 @@ class Match:
     complete: bool = False
     tensors: int = 0
     likeness: float = 0.0
+    called: int = 0
     related: int = 0
 
     @property
-    def rank(self) -> tuple[bool, int, int, float, int, int]:
+    def rank(self) -> tuple[bool, int, int, float, int, int, int]:
         """Compare matches by this: the larger, the better."""
         return (
             self.complete,
@@ -58,13 +63,15 @@ class Match:
             self.tensors,
             self.likeness,
             self.other_bytes,
+            self.called,
             self.related,
         )
 
     @property
     def is_match(self) -> bool:
         """Whether anything of the copy is of this checkpoint."""
-        return bool(self.weight_bytes or self.tensors or self.likeness or self.other_bytes)
+        told = self.weight_bytes or self.tensors or self.likeness or self.other_bytes
+        return bool(told or self.called)
 
 
 def best(
@@ -160,6 +167,9 @@ def _by_files(
                 matches[number].weight_bytes += good
             else:
                 matches[number].other_bytes += good
+    for file in listing.files.values():
+        for number, entry in index.candidates(file.name):
+            matches[number].called += entry.size == file.size
     for match, found, there in zip(matches, manifests, complete, strict=True):
         match.complete = there == set(found.files)
 

@@ -10,6 +10,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from verifier import command_line as verifier_command
 from verifier.command_line import INTERRUPTED, Parser
 from verifier.errors import VerifierError
 from verifier.names import shown
@@ -24,7 +25,10 @@ PORTAL_VARIABLE = "WEIGHBRIDGE_PORTAL"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in ``arguments`` and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    commands: Mapping[str, Callable[[Sequence[str]], int]] = {"repair": _repair}
+    commands: Mapping[str, Callable[[Sequence[str]], int]] = {
+        "repair": _repair,
+        "verify": _verify,
+    }
     if not given or given[0] not in commands:
         parser = Parser(prog="python -m portal.client", description="Talk to a Weighbridge portal.")
         parser.add_argument("command", choices=sorted(commands))
@@ -110,6 +114,39 @@ def _repair(arguments: Sequence[str]) -> int:
     finally:
         progress.close(listener)
     return _say(outcome.sentence, 1 if outcome.reasons else 0)
+
+
+def verify_parser(prog: str = "python -m portal.client verify") -> ArgumentParser:
+    """Return the parser of `verify`: the verifier's own, and the portal's options."""
+    parser = verifier_command.verify_parser(prog)
+    add_portal(parser)
+    return parser
+
+
+def _verify(arguments: Sequence[str]) -> int:
+    given = verify_parser().parse_args(arguments)
+    from .verifying import arguments_from
+
+    site = site_of(given.portal, insecure_http=given.insecure_http)
+    if site is None:
+        return _say("Say which portal to ask with --portal URL or WEIGHBRIDGE_PORTAL.", 2)
+    own = without(arguments, {"--portal": 1, "--checkpoint": 1, "--insecure-http": 0})
+    with arguments_from(site, given) as more:
+        return verifier_command.main([*own, *more])
+
+
+def without(arguments: Sequence[str], options: Mapping[str, int]) -> list[str]:
+    """Return ``arguments`` without ``options`` and as many values as each takes."""
+    kept: list[str] = []
+    skip = 0
+    for argument in arguments:
+        if skip:
+            skip -= 1
+        elif argument in options:
+            skip = options[argument]
+        elif argument.partition("=")[0] not in options:
+            kept.append(argument)
+    return kept
 
 
 def _say(sentence: str, status: int) -> int:
