@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from verifier import engine, manifest, state
-from verifier.digests import LEAF_BYTES, LeafList, blake3_available, leaf_count
+from verifier.digests import LEAF_BYTES, blake3_available, leaf_count
 from verifier.errors import InputError, ManifestError, SignatureError
 from verifier.files_check import FilesCheck, Hasher, check_files
 from verifier.findings import Code, FileResult, FileStatus
@@ -25,6 +25,7 @@ from verifier.progress import Progress, counter
 from verifier.walk import FoundFile, Listing, look_up, resolve_root, walk
 
 from . import catalogue, drafts
+from .broken import Broken, lacking_space
 from .errors import ClientError
 from .leaves import Fetcher, Urls, Wanted
 from .site import Site
@@ -68,28 +69,6 @@ class Outcome:
             f"{name} is identical: {_count(len(self.mended), 'file')} mended, {fetched} "
             f"({self.fetched_bytes / 1e6:,.1f} MB)."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A file to be mended: its entry, what is there of it, and which leaves of that are right."""
-
-    entry: ManifestFile
-    source: str
-    size: int
-    leaves: LeafList
-    original: FoundFile | None
-    good: frozenset[int]
-
-    @property
-    def name(self) -> str:
-        return self.entry.name
-
-    @property
-    def draft(self) -> str:
-        """The draft's name, from the root on."""
-        folder, slash, last = self.name.rpartition("/")
-        return f"{folder}{slash}{drafts.draft_name(last, self.entry.sha256)}"
 
 
 def repair(request: Request, progress: Progress) -> Outcome:
@@ -271,8 +250,7 @@ class _Mending:
             self.outcome.reasons.append(lack)
             return
         urls = Urls(site, self.manifest.name, [file.source for file in broken])
-        total = sum(file.size - LEAF_BYTES * len(file.good) for file in broken)
-        advance = counter(self.progress, "repair", max(total, 0))
+        advance = counter(self.progress, "repair", sum(file.to_fetch(file.good) for file in broken))
         fetcher = Fetcher(site, urls)
         for file in broken:
             try:
@@ -303,6 +281,7 @@ class _Mending:
             drafts.Draft.opened(folder, self.root / file.draft) as draft,
         ):
             good = self._begin(draft, folder, file, wanted)
+            advance(max(file.to_fetch(file.good) - file.to_fetch(good), 0))  # by an earlier run
 
             def keep(leaf: int, data: memoryview) -> None:
                 draft.write(data, leaf * LEAF_BYTES)
@@ -389,30 +368,6 @@ def put(root: Path, name: str, data: bytes) -> bool:
             opened.write(data, 0)
             opened.replace(name, original)
     return True
-
-
-def lacking_space(root: Path, broken: Sequence[Broken]) -> str | None:
-    """Say how much room is missing for the drafts, one after the other; None if there is enough.
-
-    A draft takes the place of the whole file until it replaces it; where blocks are shared, only
-    that of the leaves that are fetched.
-    """
-    status = os.statvfs(root)
-    free = status.f_bavail * status.f_frsize
-    shared = drafts.shares_blocks(root)
-    used = peak = 0
-    for file in broken:
-        old = file.original.size if file.original else 0
-        cost = file.size - (LEAF_BYTES * len(file.good) if shared else 0)
-        used += max(cost - drafts.allocated(root, file.draft), 0)
-        peak = max(peak, used)
-        used -= 0 if shared else old
-    if peak <= free:
-        return None
-    return (
-        f"{shown(str(root))} has {free:,} bytes free and {peak:,} are needed, "
-        "so nothing was fetched; make room and run this again."
-    )
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -77,6 +77,13 @@ def test_the_first_line_for_a_terminal_names_it(copy, catalogue, signer, capsys)
     assert capsys.readouterr().out.splitlines()[0] == "This is llama/b@1, identical."
 
 
+def test_the_page_says_it_too(copy, what_is, tmp_path):
+    what_is(copy, "--checks", "files", "--report", tmp_path / "page.html")
+    assert "<p>This is llama/b@1, identical: every file is there" in (
+        (tmp_path / "page.html").read_text()
+    )
+
+
 def test_renamed_files_are_found_by_their_digests(copy, what_is):
     for number, path in enumerate(sorted(copy.glob("*.safetensors"))):
         path.rename(copy / f"weights-{number}.safetensors")

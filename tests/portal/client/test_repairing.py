@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from portal.client import drafts, repairing
-from portal.client.repairing import Request, lacking_space, repair
+from portal.client import drafts
+from portal.client.broken import lacking_space
+from portal.client.repairing import Request, repair
 from tests.portal.client.conftest import BIG, DEEP, LEAF, SIZES, SMALL, lying, site, tree
 from tests.verifier.conftest import flip
 from verifier.errors import InputError, SignatureError
@@ -118,6 +119,18 @@ def test_a_leaf_that_came_wrong_once_is_right_the_second_time(signed, copy, liar
     liar.spoil = lambda path, start, body: b"?" + body[1:] if next(count) == 0 else body
     assert mend(copy, signed, liar).reasons == []
     assert tree(copy) == tree(signed.folder)
+
+
+def test_progress_counts_what_is_fetched_and_what_was(signed, copy, liar):
+    (copy / BIG).unlink()
+    count = itertools.count()
+    liar.spoil = lambda path, start, body: 403 if next(count) else body[: LEAF + 99]
+    mend(copy, signed, liar)
+    liar.spoil, told = None, []
+    trusted = (load_trusted(signed.signer.public),)
+    repair(Request(copy, trusted, site(liar)), lambda *step: told.append(step))
+    steps = [done for stage, done, total in told if stage == "repair" and total == SIZES[BIG]]
+    assert (steps[0], steps[-1]) == (LEAF, SIZES[BIG])
 
 
 def test_leaves_that_follow_each_other_cost_one_request_and_others_one_each(signed, copy, liar):
@@ -322,7 +335,7 @@ def test_a_disk_that_is_too_full_is_said_before_anything_is_fetched(
 ):
     (copy / BIG).unlink()
     full = os.statvfs_result((4096, 4096, 100, 5, 5, 0, 0, 0, 0, 255))
-    monkeypatch.setattr(repairing.os, "statvfs", lambda path: full)
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
     outcome = mend(copy, signed, liar)
     assert "20,480 bytes free and 12,584,146 are needed" in outcome.reasons[0]
     assert liar.asked == []
@@ -349,7 +362,7 @@ def test_room_is_needed_for_one_draft_at_a_time(signed, copy, liar, monkeypatch)
     monkeypatch.setattr(drafts, "shares_blocks", lambda folder: False)
     room = SIZES[BIG] + 4096
     status = os.statvfs_result((1, 1, room, room, room, 0, 0, 0, 0, 255))
-    monkeypatch.setattr(repairing.os, "statvfs", lambda path: status)
+    monkeypatch.setattr(os, "statvfs", lambda path: status)
     assert mend(copy, signed, liar).reasons == []
     assert lacking_space(copy, []) is None
 
