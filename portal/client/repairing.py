@@ -107,7 +107,8 @@ def _manifest(request: Request, folder: Path) -> Manifest:
         return _not_older(request, own)
     if name is None:
         raise InputError(
-            f"{reason.rstrip('.')}; say which checkpoint this is with --checkpoint NAME."
+            f"{reason.rstrip('.')}; say which checkpoint this is with --checkpoint NAME "
+            "(verify PATH --portal URL finds it out)."
         )
     if request.site is None:
         raise InputError(f"Say where {shown(name)} is published with --portal URL.")

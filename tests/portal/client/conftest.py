@@ -1,5 +1,7 @@
 """A portal of the tests' own, as real processes; and a server that lies, for what no portal does."""
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -133,6 +135,21 @@ class Liar:
     issued: int = 0
     tokens_seen: list[tuple[str, str | None]] = field(default_factory=list)
     url: str = ""
+    listed: Path | None = None
+
+    def catalogue(self) -> bytes:
+        """What it says to publish under ``NAME``: the manifest in ``listed``."""
+        sides = [*sorted(self.listed.glob(".weighbridge/*")), self.listed / "model.sig"]
+        files = [
+            {
+                "path": str(path.relative_to(self.listed)),
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+                "url": f"{self.url}/m/0/{path.relative_to(self.listed)}",
+            }
+            for path in sides
+        ]
+        entry = {"name": NAME, "revision": 1, "manifest": files}
+        return json.dumps({"checkpoints": [entry], "next": None}).encode()
 
     def file(self, path: str) -> bytes:
         return (self.official / path).read_bytes()
@@ -158,8 +175,6 @@ def lying(official: Path):
             self.wfile.write(body)
 
         def do_POST(self):
-            import json
-
             liar.tokens_seen.append((self.path, self.headers.get("Authorization")))
             wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             liar.issued += 1
@@ -171,7 +186,13 @@ def lying(official: Path):
 
         def do_GET(self):
             liar.tokens_seen.append((self.path, self.headers.get("Authorization")))
-            _, _, number, path = unquote(urlsplit(self.path).path).split("/", 3)
+            if self.path.startswith("/api/v1/checkpoints"):
+                self.answer(200, liar.catalogue())
+                return
+            _, kind, _, path = unquote(urlsplit(self.path).path).split("/", 3)
+            if kind == "m":
+                self.answer(200, (liar.listed / path).read_bytes(), "application/octet-stream")
+                return
             data = liar.file(path)
             start, end, status, headers = 0, len(data), 200, {}
             if liar.ranges and self.headers.get("Range"):

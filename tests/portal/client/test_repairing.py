@@ -1,5 +1,6 @@
 """Repair against a server that lies, breaks off and refuses: no good byte is ever made bad."""
 
+import hashlib
 import itertools
 import os
 import random
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 
 from portal.client import drafts
 from portal.client.broken import lacking_space
+from portal.client.errors import ClientError
 from portal.client.repairing import Request, repair
-from tests.portal.client.conftest import BIG, DEEP, LEAF, SIZES, SMALL, lying, site, tree
-from tests.verifier.conftest import flip
+from tests.portal.client.conftest import BIG, DEEP, LEAF, NAME, SIZES, SMALL, lying, site, tree
+from tests.verifier.conftest import flip, publish
 from verifier.errors import InputError, SignatureError
 from verifier.keys import load_trusted
 from verifier.progress import silent
@@ -383,3 +385,68 @@ def test_a_portal_that_sends_more_or_less_than_was_signed_is_found_out(signed, c
     liar.official = longer
     outcome = mend(copy, signed, liar)
     assert "instead of 12,584,146" in outcome.reasons[0]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+
+def signed_again(signed, folder, name, revision):
+    official = shutil.copytree(signed.folder, folder / "again")
+    (official / "model.sig").unlink()
+    shutil.rmtree(official / ".weighbridge")
+    return publish(official, folder / "work", signed.signer, name=name, revision=revision).folder
+
+
+def test_a_newer_revision_is_put_into_a_copy_whose_manifest_is_spoiled(
+    signed, copy, liar, tmp_path, cache
+):
+    liar.listed = signed_again(signed, tmp_path, NAME, 2)
+    (copy / ".weighbridge" / "leaves.b3").unlink()
+    outcome = mend(copy, signed, liar)
+    assert outcome.reasons == [] and "model.sig" in outcome.mended
+    assert tree(copy) == tree(liar.listed)
+
+
+def test_the_manifest_of_another_checkpoint_is_not_taken_for_this_one(
+    signed, copy, liar, tmp_path, cache
+):
+    liar.listed = signed_again(signed, tmp_path, "llama/13b@1", 1)
+    (copy / "model.sig").unlink()
+    with pytest.raises(SignatureError, match="sent the manifest of llama/13b@1 as llama/7b@1"):
+        mend(copy, signed, liar, checkpoint=NAME)
+
+
+def test_an_older_revision_than_the_copys_is_refused(signed, tmp_path, liar, cache):
+    copy = signed_again(signed, tmp_path, NAME, 2)
+    (copy / ".weighbridge" / "leaves.bin").write_bytes(b"")
+    liar.listed = signed.folder
+    with pytest.raises(SignatureError, match="older revision"):
+        mend(copy, signed, liar)
+
+
+def test_an_older_revision_than_was_seen_here_is_refused(signed, copy, liar, tmp_path):
+    newer = signed_again(signed, tmp_path, NAME, 3)
+    mend(newer, signed, liar, data=tmp_path / "data")
+    with pytest.raises(SignatureError, match="revision 3 was seen here before"):
+        mend(copy, signed, liar, data=tmp_path / "data")
+
+
+def test_a_manifest_file_that_is_not_the_one_listed_is_not_used(signed, copy, liar, cache):
+    liar.listed = signed.folder
+    (copy / "model.sig").unlink()
+    right = liar.catalogue()
+    liar.catalogue = lambda: right.replace(b'"sha256": "', b'"sha256": "0', 1)
+    with pytest.raises(ClientError, match="form unknown here"):
+        mend(copy, signed, liar, checkpoint=NAME)
+    digest = hashlib.sha256((signed.folder / "model.sig").read_bytes()).hexdigest().encode()
+    liar.catalogue = lambda: right.replace(digest, b"0" * 64)
+    with pytest.raises(ClientError, match="sent another model.sig than it lists"):
+        mend(copy, signed, liar, checkpoint=NAME)
+
+
+def test_without_a_manifest_or_a_name_nothing_is_guessed(signed, copy, liar):
+    (copy / "model.sig").unlink()
+    with pytest.raises(InputError, match="--checkpoint NAME"):
+        mend(copy, signed, liar)
