@@ -85,7 +85,8 @@ def repair_parser(prog: str = "python -m portal.client repair") -> ArgumentParse
         action="append",
         default=[],
         metavar="FILE",
-        help="PEM public key of a publisher (repeatable; default: the keys installed here)",
+        help="PEM public key of a publisher, its root.json, or a CA certificate (repeatable; default: "
+        "the keys installed here)",
     )
     parser.add_argument(
         "--progress-json", action="store_true", help="progress as lines of JSON on stderr"
@@ -102,7 +103,7 @@ def _repair(arguments: Sequence[str]) -> int:
     data = keys.data_folder()
     request = Request(
         path=given.path,
-        trusted=tuple(keys.load_all(given.trusted_key) or keys.installed_keys(data)),
+        trust=keys.load_all(given.trusted_key) or keys.installed_keys(data),
         site=site_of(given.portal, insecure_http=given.insecure_http),
         checkpoint=given.checkpoint,
         manifest=given.manifest,

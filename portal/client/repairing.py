@@ -11,17 +11,19 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from verifier import engine, manifest, state
+from verifier import engine, manifest
 from verifier.digests import LEAF_BYTES, blake3_available, leaf_count
 from verifier.errors import InputError, ManifestError, SignatureError
 from verifier.files_check import FilesCheck, Hasher, check_files
 from verifier.findings import Code, FileResult, FileStatus
-from verifier.keys import TrustedKey
+from verifier.freshness import Freshness
 from verifier.manifest import BUNDLE_NAME, SIDE_FOLDER, Manifest, ManifestFile
 from verifier.names import shown
 from verifier.progress import Progress, counter
+from verifier.trust import Trust
 from verifier.walk import FoundFile, Listing, look_up, resolve_root, walk
 
 from . import catalogue, drafts
@@ -38,7 +40,7 @@ class Request:
     """What the person asked for; without ``site`` a copy can only be found to need nothing."""
 
     path: Path
-    trusted: tuple[TrustedKey, ...]
+    trust: Trust
     site: Site | None = None
     checkpoint: str | None = None
     manifest: Path | None = None
@@ -78,7 +80,7 @@ def repair(request: Request, progress: Progress) -> Outcome:
         VerifierError: there is nothing to look at or nothing to trust.
         ClientError: the manifest is needed and cannot be fetched, or nobody said from where.
     """
-    if not request.trusted:
+    if not request.trust:
         asked = request.site.url if request.site else "the publisher"
         raise InputError(
             f"No key is trusted here; ask {asked} for the release key by a way that you trust "
@@ -97,14 +99,14 @@ def _manifest(request: Request, folder: Path) -> Manifest:
     own, reason = None, ""
     place = request.manifest or folder / BUNDLE_NAME
     try:
-        own = manifest.load(place, [trusted.key for trusted in request.trusted])
+        own = manifest.load(place, request.trust)
     except (ManifestError, SignatureError) as error:
         if request.manifest:
             raise
         reason = str(error)
     name = request.checkpoint or (own.name if own else None)
     if own and name == own.name and (request.site is None or not own.findings):
-        return _not_older(request, own)
+        return _fresh(request, own)
     if name is None:
         raise InputError(
             f"{reason.rstrip('.')}; say which checkpoint this is with --checkpoint NAME "
@@ -114,7 +116,7 @@ def _manifest(request: Request, folder: Path) -> Manifest:
         raise InputError(f"Say where {shown(name)} is published with --portal URL.")
     published = catalogue.one(request.site, name)
     bundle = catalogue.fetch_manifest(request.site, published, catalogue.cache_folder(request.site))
-    theirs = manifest.load(bundle, [trusted.key for trusted in request.trusted])
+    theirs = manifest.load(bundle, request.trust)
     if theirs.name != name:
         raise SignatureError(
             f"{request.site.origin.host} sent the manifest of {shown(theirs.name)} as {name}."
@@ -124,20 +126,16 @@ def _manifest(request: Request, folder: Path) -> Manifest:
             f"{request.site.origin.host} has an older revision of {name} than this copy; "
             "write to its operators."
         )
-    return _not_older(request, theirs)
+    return _fresh(request, theirs)
 
 
-def _not_older(request: Request, found: Manifest) -> Manifest:
-    """Refuse a manifest of which a newer revision was seen here (TUF 1.0, section 5.4.3)."""
-    signer = found.statement.signed_by
-    seen = state.newest_seen(request.data, signer, found.name)
-    if found.revision is not None and found.revision < seen:
-        raise SignatureError(
-            f"The manifest of {shown(found.name)} is revision {found.revision}, but revision "
-            f"{seen} was seen here before; get the newest from the publisher."
-        )
-    if found.revision is not None:
-        state.remember(request.data, signer, found.name, found.revision)
+def _fresh(request: Request, found: Manifest) -> Manifest:
+    """Return ``found`` unless it was revoked, or a newer revision of it is known here."""
+    freshness = Freshness(request.trust.roots, request.data, datetime.now(UTC))
+    refusal = freshness.judge(found).refusal
+    if refusal:
+        raise SignatureError(refusal.message)
+    freshness.remember(found)
     return found
 
 

@@ -34,7 +34,8 @@ def arguments_from(site: Site, given: argparse.Namespace) -> Iterator[list[str]]
     if given.manifest or (not given.checkpoint and has_manifest(given.path)):
         yield []
         return
-    if not (given.trusted_key or keys.installed_keys(keys.data_folder())):
+    named = given.trusted_key or given.identity
+    if not (named or keys.installed_keys(keys.data_folder())):
         raise InputError(
             f"No key is trusted here, and keys are not taken from a portal: ask the operators of "
             f"{site.url} for their release key by another way (`manage.py keys export` prints it) "

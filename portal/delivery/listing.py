@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from django.conf import settings
+from django.db.models import Prefetch
 from django.http import HttpRequest
 from django.urls import reverse
 
@@ -24,7 +25,7 @@ def page(*, name: str | None, after: int, limit: int) -> dict[str, Any]:
     rows = list(
         found.filter(pk__gt=after)
         .select_related("family")
-        .prefetch_related("shards")
+        .prefetch_related(Prefetch("shards", Shard.objects.current()))
         .order_by("pk")[: limit + 1]
     )
     more = len(rows) > limit

@@ -33,7 +33,7 @@ def copy(signed, tmp_path):
 
 
 def mend(copy, signed, liar, **more):
-    trusted = (load_trusted(signed.signer.public),)
+    trusted = load_trusted(signed.signer.public)
     return repair(Request(copy, trusted, site(liar), **more), silent)
 
 
@@ -129,7 +129,7 @@ def test_progress_counts_what_is_fetched_and_what_was(signed, copy, liar):
     liar.spoil = lambda path, start, body: 403 if next(count) else body[: LEAF + 99]
     mend(copy, signed, liar)
     liar.spoil, told = None, []
-    trusted = (load_trusted(signed.signer.public),)
+    trusted = load_trusted(signed.signer.public)
     repair(Request(copy, trusted, site(liar)), lambda *step: told.append(step))
     steps = [done for stage, done, total in told if stage == "repair" and total == SIZES[BIG]]
     assert (steps[0], steps[-1]) == (LEAF, SIZES[BIG])
@@ -220,7 +220,7 @@ def test_the_token_is_not_shown_to_who_hands_over_files(signed, copy, liar):
     with lying(signed.folder) as elsewhere:
         liar.official, kept = signed.folder, liar.url
         liar.url = elsewhere.url  # the URLs that it signs lead to another port
-        trusted = (load_trusted(signed.signer.public),)
+        trusted = load_trusted(signed.signer.public)
         asked = site(liar)
         asked = type(asked)(kept, token="hf_test", sleep=lambda seconds: None)
         assert repair(Request(copy, trusted, asked), silent).reasons == []
@@ -287,8 +287,8 @@ def test_a_planted_draft_is_not_written_to(signed, copy, liar, tmp_path, planted
 def mending_entry(signed, name):
     from verifier import manifest
 
-    key = load_trusted(signed.signer.public).key
-    return manifest.load(signed.folder / "model.sig", [key]).files[name]
+    trust = load_trusted(signed.signer.public)
+    return manifest.load(signed.folder / "model.sig", trust).files[name]
 
 
 def test_a_hard_linked_twin_keeps_its_own_bytes(signed, copy, liar, tmp_path):
@@ -373,7 +373,7 @@ def test_a_manifest_of_another_signer_is_not_trusted(signed, copy, liar, tmp_pat
     from tests.verifier.conftest import make_signer
 
     other = make_signer(tmp_path / "other")
-    trusted = (load_trusted(other.public),)
+    trusted = load_trusted(other.public)
     with pytest.raises((SignatureError, InputError)):
         repair(Request(copy, trusted, site(liar)), silent)
 
