@@ -450,3 +450,17 @@ def test_without_a_manifest_or_a_name_nothing_is_guessed(signed, copy, liar):
     (copy / "model.sig").unlink()
     with pytest.raises(InputError, match="--checkpoint NAME"):
         mend(copy, signed, liar)
+
+
+def test_the_links_of_a_hugging_face_cache_are_not_followed_to_write(signed, copy, liar, tmp_path):
+    blobs, snapshot = tmp_path / "hub" / "blobs", tmp_path / "hub" / "snapshots" / ("0" * 40)
+    blobs.mkdir(parents=True)
+    shutil.copytree(copy, snapshot)
+    (snapshot / SMALL).rename(blobs / "small")
+    (snapshot / SMALL).symlink_to(Path("../../blobs/small"))
+    flip(blobs / "small", 0)
+    spoiled = (blobs / "small").read_bytes()
+    outcome = mend(snapshot, signed, liar)
+    assert len(outcome.reasons) == 1 and "link" in outcome.reasons[0]
+    assert (blobs / "small").read_bytes() == spoiled
+    assert (snapshot / SMALL).is_symlink()

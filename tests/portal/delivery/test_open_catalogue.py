@@ -118,3 +118,9 @@ def test_a_method_that_is_not_known_is_a_problem_too(client, db, place):
     assert answer.status_code == 405
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert answer.headers["Allow"] in answer.json()["detail"]
+
+
+def test_only_the_newest_manifest_is_listed(client, checkpoint, at):
+    checkpoint.shards.filter(path="config.json").update(is_manifest=True, replaced_at=at)
+    (found,) = client.get(PLACE).json()["checkpoints"]
+    assert found["manifest"] == []
