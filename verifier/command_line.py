@@ -116,7 +116,15 @@ def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
         metavar="VERDICT",
         help="also exit with 0 for this verdict (repeatable; identical always counts)",
     )
-    add("--sketch", type=Path, metavar="FILE", help="the portal's sketch, for lineage")
+    add(
+        "--sketch",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="the portal's sketch, for lineage; with several manifests one for each, - for none",
+    )
+    add("--identify", action="store_true", help="say which of the manifests this is, if any")
     add("--official", type=Path, metavar="DIR", help="official weights, to quantize them again")
     add("--device", default="auto", help="auto, cpu or cuda[:N], for inference")
     add("--memory", type=_size, default="350MiB", help="peak of the inference process")
@@ -174,7 +182,9 @@ def _verify(arguments: Sequence[str]) -> int:
         digest=given.digest,
         whole=given.whole,
         accepted=frozenset({Verdict.IDENTICAL, *map(Verdict, given.accept)}),
-        sketch=given.sketch,
+        sketch=given.sketch[0] if len(given.sketch) == 1 else None,
+        sketches=_sketches(given),
+        identify=given.identify,
         official=given.official,
         inference=InferenceOptions(given.device, given.memory, given.positions),
         data=data,
@@ -203,6 +213,15 @@ def _verify(arguments: Sequence[str]) -> int:
     sys.stdout.flush()
     worst = max(reports, key=lambda report: report.exit_status)
     return _say(worst.sentence, worst.exit_status)
+
+
+def _sketches(given: argparse.Namespace) -> tuple[Path | None, ...]:
+    """Return the sketches that go with the manifests, in their order."""
+    if len(given.sketch) < 2:
+        return ()
+    if len(given.sketch) != len(given.manifest):
+        raise InputError("Give one --sketch for each --manifest, - where there is none.")
+    return tuple(None if str(path) == "-" else path for path in given.sketch)
 
 
 def _attester(given: argparse.Namespace, paths: Sequence[Path]) -> Callable[["Report"], str]:

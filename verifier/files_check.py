@@ -50,11 +50,25 @@ class Hasher:
         and may be another official file.
         """
         leaves = entry.leaf_list(self.kinds)
+        longer = entry.size is not None and file.size > entry.size and file.size not in sizes
+        return self.job_of(
+            file,
+            leaves.kind if leaves else None,
+            entry.algorithm if leaves is None or self.whole else None,
+            entry.size if longer else None,
+        )
+
+    def job_of(
+        self, file: FoundFile, leaves: str | None, whole: str | None, limit: int | None = None
+    ) -> engine.Job:
+        """Return the one job for these digests; the same for every manifest, so done once."""
+        if self.whole and whole is None:
+            whole = "sha256"
         return engine.Job(
             file,
-            leaf_kinds=(leaves.kind,) if leaves else (),
-            whole_kinds=(entry.algorithm,) if leaves is None or self.whole else (),
-            limit=None if file.size in sizes else entry.size,
+            leaf_kinds=(leaves,) if leaves else (),
+            whole_kinds=(whole,) if whole else (),
+            limit=limit,
         )
 
     def run(self, jobs: Iterable[engine.Job]) -> Mapping[engine.Job, engine.Digests]:

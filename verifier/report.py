@@ -67,6 +67,7 @@ _TELLING = {
 class Report:
     """One run on one copy.
 
+    ``tried`` counts the checkpoints among which this one was found; 0 where it was named.
     ``refusals`` are findings that end in status 1 whatever verdict is accepted; ``accepted``
     are the verdicts that the person asked for. ``subjects`` has the SHA-256 of every file looked
     at, by name, where the report is to be attested.
@@ -85,6 +86,24 @@ class Report:
     accepted: frozenset[Verdict] = frozenset({Verdict.IDENTICAL})
     refusals: tuple[Finding, ...] = field(default=())
     subjects: Mapping[str, str] = field(default_factory=dict)
+    tried: int = 0
+
+    @property
+    def claim(self) -> str:
+        """What the copy is, without a full stop: of the checkpoint named, or of those tried."""
+        name = shown(self.checkpoint or "the checkpoint")
+        if not self.tried or self.verdict is Verdict.UNTRUSTED:
+            return f"{name} is {self.verdict.value}"
+        among = (
+            "the one checkpoint" if self.tried == 1 else f"any of the {self.tried:,} checkpoints"
+        )
+        if self.verdict is Verdict.UNRELATED:
+            return f"This is not {among} known here"
+        if self.verdict is Verdict.UNDETERMINED:
+            return f"This is not a copy of {among} known here, and may descend from one"
+        if self.verdict is Verdict.DERIVED:
+            return f"This is derived from {name}"
+        return f"This is {name}, {self.verdict.value}"
 
     @property
     def exit_status(self) -> int:
@@ -94,25 +113,22 @@ class Report:
     @property
     def objection(self) -> str | None:
         """Why the status is 1, or None: one sentence."""
-        name = shown(self.checkpoint or "the checkpoint")
         if self.verdict not in self.accepted:
             first = self._first_finding()
             if self.verdict is Verdict.UNTRUSTED:
                 return first.message if first else f"{MEANINGS[self.verdict]}."
             reason = first.message.rstrip(".") if first else MEANINGS[self.verdict]
             remedy = REMEDIES.get(self.verdict, f"accept it with --accept {self.verdict.value}")
-            return f"{name} is {self.verdict.value}: {reason}; {remedy}."
+            return f"{self.claim}: {reason}; {remedy}."
         if self.refusals:
-            return f"{name} is {self.verdict.value}, but {self.refusals[0].message}"
+            return f"{self.claim}, but {self.refusals[0].message}"
         status = self.inference.get("status")
         if status == "disagrees":
             reason = self.inference.get("reason") or "its answers are not those published"
-            return f"{name} is {self.verdict.value}, but inference disagrees: {shown(str(reason))}."
+            return f"{self.claim}, but inference disagrees: {shown(str(reason))}."
         rounded = self.accepted & {Verdict.CAST, Verdict.QUANTIZED}
         if status == "close" and not rounded:
-            return (
-                f"{name} is {self.verdict.value}, but inference is only close to what is published."
-            )
+            return f"{self.claim}, but inference is only close to what is published."
         return None
 
     @property
@@ -120,8 +136,7 @@ class Report:
         """The last line on stderr: why, and what to do."""
         if self.objection:
             return self.objection.replace("\n", " ")
-        name = shown(self.checkpoint or "the checkpoint")
-        return f"{name} is {self.verdict.value}: {self.meaning}."
+        return f"{self.claim}: {self.meaning}."
 
     @property
     def meaning(self) -> str:
@@ -144,11 +159,14 @@ class Report:
             "manifest": self.manifest,
             "bytes_read": self.bytes_read,
             "seconds": round(self.seconds, 3),
+            "identified": {"tried": self.tried, "claim": self.claim} if self.tried else None,
         }
 
     def as_text(self) -> str:
         """Return at most a screen: the verdict first, then the rungs, then what was found."""
         title = f"{self.verdict.value.upper()}  {shown(self.checkpoint or 'unknown checkpoint')}"
+        if self.tried:
+            title = f"{self.claim}."
         lines = [title, f"  {self.meaning}", ""]
         lines += [f"  {rung:<10} {text}" for rung, text in self._rungs()]
         shown_findings = [finding for finding in self.findings if finding.code is not Code.UNLISTED]

@@ -94,12 +94,15 @@ def _head(report: Mapping[str, Any]) -> str:
     tone = _TONES.get(verdict, "bad")
     signed = bool((report.get("manifest") or {}).get("signed_by"))
     says = meaning(Verdict(verdict), signed=signed)
-    name = _text(report.get("checkpoint") or "unknown checkpoint")
+    name = f"<code>{_text(report.get('checkpoint') or 'unknown checkpoint')}</code>"
+    identified = report.get("identified")
+    if identified:  # the question was what it is
+        name = _text(identified["claim"])
     sentence = "" if report.get("accepted") else _text(report.get("sentence") or "")
     return (
         f'<header class="wb-head wb-{tone}">\n'
         f'<p class="wb-verdict">{_icon(tone)} {escape(verdict)}</p>\n'
-        f"<p><code>{name}</code>: {escape(says)}.</p>\n"
+        f"<p>{name}: {escape(says)}.</p>\n"
         + (f"<p>{sentence}</p>\n" if sentence else "")
         + "</header>"
     )

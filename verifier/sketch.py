@@ -32,7 +32,7 @@ SCHEMA = 1
 _STEP = 256 * FOLDS
 """Entries folded at once; signs are drawn per step, so it is part of the format."""
 
-_MALFORMED = "The sketch is not well-formed; ask the portal for a new one."
+MALFORMED = "The sketch is not well-formed; ask the portal for a new one."
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +128,9 @@ def load(sketch: Mapping[str, Any], name: str) -> TensorSketch | None:
             base64.b64decode(found["simhash"], validate=True),
         )
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ManifestError(_MALFORMED) from None
+        raise ManifestError(MALFORMED) from None
     if len(made.simhash) != BITS // 8 or len(made.samples) % 4 or len(made.samples) > 4 * SAMPLES:
-        raise ManifestError(_MALFORMED)
+        raise ManifestError(MALFORMED)
     return made
 
 

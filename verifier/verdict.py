@@ -81,6 +81,18 @@ def conclude(evidence: Evidence) -> Verdict:
     return Verdict.UNDETERMINED
 
 
+def of_no_match(verdict: Verdict, evidence: Evidence) -> Verdict:
+    """Return the verdict where nothing of the copy is of any checkpoint that was tried.
+
+    Then a file that is called as an official one is no damaged copy of it, and a folder with other
+    things is no incomplete one.
+    """
+    if verdict not in (Verdict.INCOMPLETE, Verdict.DAMAGED):
+        return verdict
+    there = evidence.differing & evidence.weight_files
+    return Verdict.UNDETERMINED if there or evidence.other_weights else Verdict.UNRELATED
+
+
 def _is_damage(evidence: Evidence) -> bool:
     if evidence.differing & evidence.unparsable:
         return True

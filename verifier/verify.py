@@ -13,6 +13,7 @@ from typing import Any
 
 from . import (
     engine,
+    identify,
     inference_run,
     lists,
     manifest,
@@ -43,7 +44,8 @@ CHECKS = ("files", "weights", "inference")
 class Options:
     """What the person asked for. ``checks`` None: files, weights if files differ, inference.
 
-    ``attest``: the report will be attested, so the SHA-256 of every file is needed.
+    ``attest``: the report will be attested, so the SHA-256 of every file is needed. ``identify``:
+    say which of the manifests it is, if any. ``sketches``: one for each manifest, where there is one.
     """
 
     trust: Trust
@@ -58,6 +60,12 @@ class Options:
     data: Path | None = None
     resume: bool = False
     attest: bool = False
+    identify: bool = False
+    sketches: tuple[Path | None, ...] = ()
+
+    def sketch_for(self, location: Path) -> Path | None:
+        """Return the sketch that was given with the manifest at ``location``."""
+        return dict(zip(self.manifests, self.sketches, strict=False)).get(location, self.sketch)
 
     def wants(self, check: str) -> bool:
         """Tell whether ``check`` was asked for; files are always looked at."""
@@ -102,16 +110,6 @@ class _Candidate:
             other_weights=tuple(filter(is_weight_file, others)),
         )
 
-    @property
-    def rank(self) -> tuple[bool, int, int]:
-        """How well the copy matches: all of it, bytes of weights, bytes of anything."""
-        good = self.check.named(FileStatus.GOOD)
-        return (
-            verdict.by_files(self.evidence) is Verdict.IDENTICAL,
-            sum(result.size or 0 for result in good if is_weight_file(result.path)),
-            sum(result.size or 0 for result in good),
-        )
-
 
 class _Verification:
     """One run; its methods are the rungs of the ladder, from the cheapest."""
@@ -128,6 +126,7 @@ class _Verification:
         if not blake3_available():
             kinds = ("sha256",)
         self.hasher = Hasher(kinds, options.whole, progress)
+        self.tried, self.matched = 0, True
 
     def run(self) -> Report:
         """Climb the ladder and report."""
@@ -197,18 +196,21 @@ class _Verification:
         return manifest.load(location, self.options.trust)
 
     def _best(self, listing: Listing, manifests: Sequence[Manifest]) -> _Candidate:
-        """Return the manifest that the copy matches best: by files, else by weights."""
-        candidates = [self._compare(listing, found) for found in manifests]
-        best = max(candidates, key=lambda candidate: candidate.rank)
-        if len(candidates) == 1 or any(best.rank[:2]) or not best.evidence.other_weights:
-            return best
-        order = list(Verdict)
-
-        def weights_rank(candidate: _Candidate) -> int:
-            found = self._weights(candidate).verdict
-            return order.index(found or Verdict.UNDETERMINED)
-
-        return min(candidates, key=weights_rank)
+        """Return the manifest that the copy matches best: by files, values, else sketches."""
+        if len(manifests) == 1 and not self.options.identify:
+            return self._compare(listing, manifests[0])
+        if listing.truncated:
+            look_up(listing, {name for found in manifests for name in found.files})
+        match = identify.best(
+            listing,
+            manifests,
+            self.hasher,
+            lambda index: self._sketch(manifests[index]),
+            weights=self.options.wants("weights"),
+        )
+        if self.options.identify:
+            self.tried, self.matched = len(manifests), match.is_match
+        return self._compare(listing, manifests[match.index])
 
     def _compare(self, listing: Listing, found: Manifest) -> _Candidate:
         """Compare the files of the copy with one manifest."""
@@ -235,8 +237,7 @@ class _Verification:
         return {name: replace(by_name[0], name=name)} if by_name else {}
 
     def _weights(self, best: _Candidate, *, needed: bool = False) -> WeightsCheck:
-        sketch = self.options.sketch
-        loaded = weights_check.load_sketch(sketch) if sketch else None
+        loaded = self._sketch(best.manifest)
         return weights_check.check_weights(
             best.listing, best.manifest, loaded, self.progress, needed=needed
         )
@@ -245,6 +246,10 @@ class _Verification:
         if self.options.official is not None:
             folder, listing = self.options.official, best.listing
             official.rederive(weights, listing, best.manifest, folder, self.hasher, self.progress)
+
+    def _sketch(self, found: Manifest) -> Mapping[str, Any] | None:
+        sketch = self.options.sketch_for(found.location)
+        return weights_check.load_sketch(sketch) if sketch else None
 
     def _conclude(self, best: _Candidate) -> Report:
         """Compare weights where that decides, run inference, and name the verdict."""
@@ -271,6 +276,8 @@ class _Verification:
             changed_tensors=changed,
         )
         final = verdict.conclude(evidence)
+        if not self.matched:
+            final = verdict.of_no_match(final, evidence)
         findings = [
             weights_check.with_tensor_names(finding, damage.touched, weights.exact)
             for finding in best.check.findings
@@ -344,6 +351,7 @@ class _Verification:
             accepted=self.options.accepted,
             refusals=tuple(filter(needed, findings)),
             subjects=self._subjects(best) if self.options.attest else {},
+            tried=self.tried,
         )
 
     def _subjects(self, best: _Candidate) -> dict[str, str]:

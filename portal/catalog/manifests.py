@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from django.conf import settings
@@ -45,6 +46,18 @@ def sketch_of(checkpoint: Checkpoint) -> Path | None:
 def sketch_path(name: str) -> Path:
     """Return where the sketch of the checkpoint with this name is kept."""
     return settings.DATA / "sketches" / f"{name}.json"
+
+
+def identify_arguments(checkpoints: Iterable[Checkpoint]) -> list[str]:
+    """Return the verifier's arguments that ask which of ``checkpoints`` a copy is; none for none."""
+    manifests: list[str] = []
+    sketches: list[str] = []
+    for checkpoint in checkpoints:
+        manifests += ["--manifest", str(manifest_of(checkpoint) / "model.sig")]
+        sketches += ["--sketch", str(sketch_of(checkpoint) or "-")]
+    if not manifests:
+        return []
+    return ["--identify", *manifests, *(sketches if set(sketches) - {"--sketch", "-"} else ())]
 
 
 def trusted_root(*, by: str) -> Path:

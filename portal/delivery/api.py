@@ -1,29 +1,42 @@
-"""The API, version 1: signed URLs for whoever has a token. Errors are problem details (RFC 9457)."""
+"""The API, version 1: what is published, for anyone; signed URLs for whoever has a token.
 
+Errors are problem details (RFC 9457).
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, URLResolver
 from django.utils.timezone import now
-from ninja import NinjaAPI, Schema, Status
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import condition
+from ninja import NinjaAPI, Query, Schema, Status
+from ninja.decorators import decorate_view
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.security import HttpBearer
 
 from portal.accounts import tokens
 from portal.accounts.models import ApiToken
 from portal.catalog.models import Checkpoint, CheckpointNameError
+from portal.delivery import listing
 from portal.delivery.issuing import IssueError, issue
+from portal.delivery.sketches import SketchError, hand_over
 
 MOST_SHARDS = 10_000
 
 
 class Bearer(HttpBearer):
-    """A token of ours in the Authorization header, good for one scope."""
+    """A token of ours in the Authorization header, good for one of ``scopes``."""
 
-    def __init__(self, scope: str) -> None:
+    def __init__(self, *scopes: str) -> None:
         super().__init__()
-        self.scope = scope
+        self.scopes = scopes
 
     def authenticate(self, request: HttpRequest, token: str) -> ApiToken:
         """Return the token that belongs to this secret.
@@ -31,7 +44,11 @@ class Bearer(HttpBearer):
         Raises:
             TokenError: it opens nothing here.
         """
-        return tokens.authenticate(token, scope=self.scope, at=now())
+        *others, last = self.scopes
+        for scope in others:
+            with contextlib.suppress(tokens.ScopeError):
+                return tokens.authenticate(token, scope=scope, at=now())
+        return tokens.authenticate(token, scope=last, at=now())
 
 
 api = NinjaAPI(title="Weighbridge", version="1", urls_namespace="api", docs_url=None)
@@ -64,6 +81,11 @@ def _refused_token(request: HttpRequest, error: Exception) -> HttpResponse:
 
 @api.exception_handler(IssueError)
 def _refused_issue(request: HttpRequest, error: IssueError) -> HttpResponse:
+    return problem(error.status, str(error))
+
+
+@api.exception_handler(SketchError)
+def _refused_sketch(request: HttpRequest, error: SketchError) -> HttpResponse:
     return problem(error.status, str(error))
 
 
@@ -145,3 +167,80 @@ def make_download(request: HttpRequest, wanted: DownloadIn) -> Any:
         ],
     }
     return Status(201, answer)
+
+
+class DigestOut(Schema):
+    """One file of a checkpoint: open to all, its bytes are not."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class CheckpointOut(Schema):
+    """A published checkpoint: its files by digest, and where its signed manifest lies."""
+
+    name: str
+    revision: int
+    published_at: datetime
+    size: int
+    statement_sha256: str
+    signed_by: str
+    weights_sha256: str
+    files: list[DigestOut]
+    manifest: list[FileOut]
+
+
+class CheckpointsOut(Schema):
+    """A page of what is published, oldest first, and the address of the next page."""
+
+    checkpoints: list[CheckpointOut]
+    next: str | None
+
+
+@api.get("/checkpoints", response=CheckpointsOut)
+@decorate_view(cache_control(public=True, no_cache=True), condition(etag_func=listing.etag_of))
+def list_checkpoints(
+    request: HttpRequest,
+    name: str | None = None,
+    after: int = Query(0, ge=0, le=listing.LAST),
+    limit: int = Query(listing.PAGE, ge=1, le=listing.LARGEST_PAGE),
+) -> dict[str, Any]:
+    """List what is published, to anyone: names, digests, and the addresses of the manifests.
+
+    ``name`` asks for one checkpoint. ``after`` is given by the ``next`` of the page before.
+    """
+    return listing.page(name=name, after=after, limit=limit)
+
+
+@api.get("/checkpoints/{path:name}/sketch", auth=Bearer("verify", "read"))
+def get_sketch(request: HttpRequest, name: str) -> HttpResponse:
+    """Hand over the secret sketch of a checkpoint, to a grantee or a reviewer; it is recorded."""
+    token: ApiToken = request.auth  # type: ignore[attr-defined]  # set by ninja from Bearer
+    content = hand_over(token, name, at=now())
+    return HttpResponse(
+        content, content_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+def urls() -> tuple[list[URLPattern | URLResolver], str, str]:
+    """Return the API's addresses; a method that one does not know is a problem like any other."""
+    patterns, app_name, namespace = api.urls
+    for pattern in patterns:
+        if isinstance(pattern, URLPattern):
+            pattern.callback = _with_problems(pattern.callback)
+    return patterns, app_name, namespace
+
+
+def _with_problems(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    @functools.wraps(view)
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        response = view(request, *args, **kwargs)
+        if response.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+            return response
+        allowed = response.headers["Allow"]
+        refusal = problem(405, f"{request.method} is not for this address: send {allowed}.")
+        refusal.headers["Allow"] = allowed
+        return refusal
+
+    return answer

@@ -110,7 +110,8 @@ def serve(request: HttpRequest, shard: Shard) -> HttpResponseBase:
     if if_none_match == "*" or etag in {tag.removeprefix("W/") for tag in _listed(if_none_match)}:
         return HttpResponse(status=304, headers=headers)
     span = None
-    if request.headers.get("If-Range", etag) == etag:
+    # Range is for GET only (RFC 9110, section 14.2)
+    if request.method == "GET" and request.headers.get("If-Range", etag) == etag:
         try:
             span = asked_span(request.headers.get("Range", ""), shard.size)
         except ValueError:

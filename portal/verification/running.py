@@ -22,7 +22,7 @@ from django.db import DatabaseError, connections
 from django.utils.timezone import now
 
 from portal.catalog.keyring import KeyringError
-from portal.catalog.manifests import manifest_of, sketch_of, trusted_root
+from portal.catalog.manifests import identify_arguments, manifest_of, sketch_of, trusted_root
 from portal.catalog.models import Checkpoint
 from portal.storage.stores import StoreError
 from portal.verification import claims
@@ -182,20 +182,20 @@ def _fetch_all(run: Run, folder: Path) -> None:
 
 
 def _arguments(check: Verification, folder: Path) -> list[str]:
-    checkpoints = [check.checkpoint] if check.checkpoint else Checkpoint.objects.all()
-    manifests = [manifest_of(checkpoint) / "model.sig" for checkpoint in checkpoints]
-    if not manifests:
-        raise CheckError("Nothing is published here yet, so there is nothing to compare with.")
     try:
         arguments = [str(folder), "--trusted-key", str(trusted_root(by="worker"))]
     except KeyringError as error:
         logger.error("%s", error)  # it names files of this machine, which are not told
         raise CheckError("The portal's keys cannot be used now; ask the operators.") from error
-    for manifest in manifests:
-        arguments += ["--manifest", str(manifest)]
-    sketch = sketch_of(check.checkpoint) if check.checkpoint else None
-    if sketch:
-        arguments += ["--sketch", str(sketch)]
+    if check.checkpoint:
+        arguments += ["--manifest", str(manifest_of(check.checkpoint) / "model.sig")]
+        sketch = sketch_of(check.checkpoint)
+        arguments += ["--sketch", str(sketch)] if sketch else []
+    else:
+        question = identify_arguments(Checkpoint.objects.all())
+        if not question:
+            raise CheckError("Nothing is published here yet, so there is nothing to compare with.")
+        arguments += question
     checks = "files,weights,inference"
     arguments += ["--checks", checks, "--device", settings.CHECK_DEVICE]
     return [*arguments, "--json", "--progress-json"]

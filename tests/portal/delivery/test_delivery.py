@@ -64,6 +64,12 @@ def test_head_says_what_get_would_send(client, url):
     assert answer.headers["Content-Disposition"] == 'attachment; filename="a.bin"'
 
 
+def test_a_range_is_for_get_only(client, url):
+    answer = client.head(url, headers={"Range": "bytes=0-9"})
+    assert (answer.status_code, answer.headers["Content-Length"]) == (200, "100000")
+    assert client.head(url, headers={"Range": "bytes=100000-"}).status_code == 200
+
+
 def test_a_resumed_download_never_mixes_versions(client, url):
     etag = client.head(url).headers["ETag"]
     resumed = client.get(url, headers={"Range": "bytes=5-9", "If-Range": etag})

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from verifier.command_line import verify_parser
+from portal.client.command_line import verify_parser, without
 
 NOTHING_TO_COMPARE = 2
 
@@ -15,7 +15,8 @@ NOTHING_TO_COMPARE = 2
 class Command(BaseCommand):
     """Run `python -m verifier`, with what this portal's catalogue knows added to its arguments.
 
-    With ``--manifest``, or with a ``model.sig`` in PATH, neither database nor site is needed.
+    With ``--manifest``, or with a ``model.sig`` in PATH, neither database nor site is needed. With
+    ``--portal`` the catalogue is another's: then it is `python -m portal.client verify` that runs.
     """
 
     help = "Say whether a copy of a checkpoint is authentic."
@@ -23,40 +24,31 @@ class Command(BaseCommand):
     def create_parser(  # type: ignore[override]  # the verifier's own parser, not Django's
         self, prog_name: str, subcommand: str, **kwargs: Any
     ) -> ArgumentParser:
-        """Return the verifier's own parser, with the catalogue's name added."""
-        parser = verify_parser(prog=f"{Path(prog_name).name} {subcommand}")
-        parser.add_argument(
-            "--checkpoint", metavar="NAME", help="published here, such as llama/7b@1"
-        )
-        return parser
+        """Return the verifier's own parser, with portal and checkpoint added."""
+        return verify_parser(prog=f"{Path(prog_name).name} {subcommand}")
 
     def run_from_argv(self, argv: list[str]) -> None:
         """Read the arguments, add the catalogue's, and become the verifier."""
         arguments = argv[2:]
-        parser = self.create_parser(argv[0], argv[1])
-        options = parser.parse_args(arguments)
-        if options.checkpoint:
-            arguments = _without(arguments, "--checkpoint")
+        options = self.create_parser(argv[0], argv[1]).parse_args(arguments)
+        module = ["verifier"]
+        if options.portal:
+            module = ["portal.client", "verify"]
+        elif options.checkpoint:
+            arguments = without(arguments, {"--checkpoint": 1, "--insecure-http": 0})
             arguments += _of_checkpoint(options.checkpoint)
-        elif not options.manifest and not (options.path / "model.sig").is_file():
+        elif not options.manifest and not _has_manifest(options.path):
             arguments += _of_all_checkpoints()
         paths = [str(settings.BASE_DIR), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         os.environ["WEIGHBRIDGE_DATA"] = str(settings.DATA)
-        os.execv(sys.executable, [sys.executable, "-m", "verifier", *arguments])
+        os.execv(sys.executable, [sys.executable, "-m", *module, *arguments])
 
 
-def _without(arguments: list[str], option: str) -> list[str]:
-    """Return ``arguments`` without ``option`` and its value, in either spelling."""
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument == option:
-            skip = True
-        elif not argument.startswith(f"{option}="):
-            kept.append(argument)
-    return kept
+def _has_manifest(path: Path) -> bool:
+    """Tell whether a manifest lies beside the file PATH, in it, or in the folders of it."""
+    folder = path if path.is_dir() else path.parent
+    return (folder / "model.sig").is_file() or any(path.glob("*/model.sig"))
 
 
 def _of_checkpoint(name: str) -> list[str]:
@@ -81,8 +73,8 @@ def _of_checkpoint(name: str) -> list[str]:
 
 
 def _of_all_checkpoints() -> list[str]:
-    """Return the arguments that name every manifest of the catalogue, if there is one here."""
-    from portal.catalog.manifests import manifest_of
+    """Return the arguments that ask which of the catalogue's checkpoints it is, if there are any."""
+    from portal.catalog.manifests import identify_arguments
     from portal.catalog.models import Checkpoint
     from portal.embedded import bring_up_to_date, embedded_file
 
@@ -91,11 +83,7 @@ def _of_all_checkpoints() -> list[str]:
         return []
     bring_up_to_date()
     _make_fresh()
-    return [
-        argument
-        for checkpoint in Checkpoint.objects.all()
-        for argument in ("--manifest", str(manifest_of(checkpoint) / "model.sig"))
-    ]
+    return identify_arguments(Checkpoint.objects.all())
 
 
 def _make_fresh() -> None:

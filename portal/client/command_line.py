@@ -1,0 +1,155 @@
+"""The command line: `python -m portal.client repair PATH`, `… verify PATH --portal URL`.
+
+Exit status of `repair`: 0 the copy is identical now, 1 not all could be mended, 2 usage, or nothing
+to trust or to look at. stderr carries one sentence.
+"""
+
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from verifier import command_line as verifier_command
+from verifier.command_line import INTERRUPTED, Parser
+from verifier.errors import VerifierError
+from verifier.names import shown
+
+from .errors import ClientError
+from .site import Site
+from .tokens import token_for
+
+PORTAL_VARIABLE = "WEIGHBRIDGE_PORTAL"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command in ``arguments`` and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    commands: Mapping[str, Callable[[Sequence[str]], int]] = {
+        "repair": _repair,
+        "verify": _verify,
+    }
+    if not given or given[0] not in commands:
+        parser = Parser(prog="python -m portal.client", description="Talk to a Weighbridge portal.")
+        parser.add_argument("command", choices=sorted(commands))
+        parser.parse_args(given[:1])
+    try:
+        return commands[given[0]](given[1:])
+    except (ClientError, VerifierError) as error:
+        return _say(str(error), 2)
+    except KeyboardInterrupt:
+        return _say("Interrupted; what was fetched is kept for the next run.", INTERRUPTED)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        return _say(f"{what}{error.strerror or error}.", 2)
+
+
+def add_portal(parser: ArgumentParser) -> None:
+    """Add the options that say which portal is asked, for what, and how."""
+    add = parser.add_argument
+    add("--portal", metavar="URL", help="a Weighbridge site (default: $WEIGHBRIDGE_PORTAL)")
+    add("--checkpoint", metavar="NAME", help="published there, such as llama/7b@1")
+    add(
+        "--insecure-http",
+        action="store_true",
+        help="speak plain http with a portal that is not this machine",
+    )
+
+
+def site_of(portal: str | None, *, insecure_http: bool) -> Site | None:
+    """Return the portal that was named, in the option or the environment, with its token."""
+    url = portal or os.environ.get(PORTAL_VARIABLE, "")
+    if not url:
+        return None
+    site = Site(url, insecure_http=insecure_http)
+    site.token = token_for(site.url)
+    return site
+
+
+def repair_parser(prog: str = "python -m portal.client repair") -> ArgumentParser:
+    """Return the parser of `repair`."""
+    parser = Parser(
+        prog=prog, description="Fetch what is damaged or missing in a copy, and only that."
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a folder, or one file")
+    add_portal(parser)
+    parser.add_argument(
+        "--manifest",
+        type=Path,
+        metavar="FILE",
+        help="signature bundle, its side files beside it (default: the portal's, else PATH/model.sig)",
+    )
+    parser.add_argument(
+        "--trusted-key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="PEM public key of a publisher, its root.json, or a CA certificate (repeatable; default: "
+        "the keys installed here)",
+    )
+    parser.add_argument(
+        "--progress-json", action="store_true", help="progress as lines of JSON on stderr"
+    )
+    return parser
+
+
+def _repair(arguments: Sequence[str]) -> int:
+    given = repair_parser().parse_args(arguments)
+    from verifier import keys, progress
+
+    from .repairing import Request, repair
+
+    data = keys.data_folder()
+    request = Request(
+        path=given.path,
+        trust=keys.load_all(given.trusted_key) or keys.installed_keys(data),
+        site=site_of(given.portal, insecure_http=given.insecure_http),
+        checkpoint=given.checkpoint,
+        manifest=given.manifest,
+        data=data,
+    )
+    listener = progress.choose(as_json=given.progress_json)
+    try:
+        outcome = repair(request, listener)
+    finally:
+        progress.close(listener)
+    return _say(outcome.sentence, 1 if outcome.reasons else 0)
+
+
+def verify_parser(prog: str = "python -m portal.client verify") -> ArgumentParser:
+    """Return the parser of `verify`: the verifier's own, and the portal's options."""
+    parser = verifier_command.verify_parser(prog)
+    add_portal(parser)
+    return parser
+
+
+def _verify(arguments: Sequence[str]) -> int:
+    given = verify_parser().parse_args(arguments)
+    from .verifying import arguments_from
+
+    site = site_of(given.portal, insecure_http=given.insecure_http)
+    if site is None:
+        return _say("Say which portal to ask with --portal URL or WEIGHBRIDGE_PORTAL.", 2)
+    own = without(arguments, {"--portal": 1, "--checkpoint": 1, "--insecure-http": 0})
+    with arguments_from(site, given) as more:
+        return verifier_command.main([*own, *more])
+
+
+def without(arguments: Sequence[str], options: Mapping[str, int]) -> list[str]:
+    """Return ``arguments`` without ``options`` and as many values as each takes."""
+    kept: list[str] = []
+    skip = 0
+    for argument in arguments:
+        if skip:
+            skip -= 1
+        elif argument in options:
+            skip = options[argument]
+        elif argument.partition("=")[0] not in options:
+            kept.append(argument)
+    return kept
+
+
+def _say(sentence: str, status: int) -> int:
+    print(shown(sentence), file=sys.stderr, flush=True)
+    return status
