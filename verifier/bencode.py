@@ -6,16 +6,21 @@ An integer or length with a leading zero, ``-0``, a repeated key and bytes behin
 meaning that all programs share, and are refused. Keys in another order are read, and noted.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import TorrentError
 
 MAX_BYTES = 64 << 20
-MAX_VALUES = 500_000
+MAX_VALUES = 250_000
+"""Keys count too."""
 MAX_DEPTH = 64
-_MAX_DIGITS = 19
+
+_INTEGER = re.compile(rb"i(0|-?[1-9][0-9]{0,18})e")
+_LENGTH = re.compile(rb"(0|[1-9][0-9]{0,18}):")
 _LARGEST = (1 << 63) - 1
+_LIST, _DICTIONARY, _NUMBER, _END = b"ldie"
 
 Value = int | bytes | list["Value"] | dict[bytes, "Value"]
 
@@ -75,42 +80,51 @@ class _Reader:
         return Document(fields, raw, self.canonical)
 
     def _value(self, depth: int) -> Value:
+        if depth > MAX_DEPTH:
+            raise TorrentError(f"{self.what} is nested deeper than {MAX_DEPTH}; it was not read.")
+        kind = self._next()
+        if kind == _LIST:
+            return self._list(depth)
+        if kind == _DICTIONARY:
+            return self._dictionary(depth)
+        return self._integer() if kind == _NUMBER else self._text()
+
+    def _next(self) -> int:
+        """Return the byte at which the next value, or the end of this one, begins."""
+        if self.at >= len(self.data):
+            raise self._broken("it ends too early")
+        return self.data[self.at]
+
+    def _count(self) -> None:
         self.values += 1
         if self.values > MAX_VALUES:
             raise TorrentError(f"{self.what} has more than {MAX_VALUES:,} values; not read.")
-        if depth > MAX_DEPTH:
-            raise TorrentError(f"{self.what} is nested deeper than {MAX_DEPTH}; it was not read.")
-        kind = self.data[self.at : self.at + 1]
-        if kind == b"i":
-            self.at += 1
-            return self._number(b"e")
-        if kind == b"l":
-            return self._list(depth)
-        if kind == b"d":
-            return self._dictionary(depth)
-        return self._text()
 
-    def _number(self, end: bytes) -> int:
-        """Read digits up to ``end``; only an integer (``e``) may be negative."""
-        stop = self.data.find(end, self.at, self.at + _MAX_DIGITS + 2)
-        digits = self.data[self.at : stop] if stop >= 0 else b""
-        plain = digits[1:] if digits[:1] == b"-" and end == b"e" else digits
-        if not plain.isdigit() or plain[:1] == b"0" != digits or int(plain) > _LARGEST:
-            raise self._broken("a number is not written as the standard says")
-        self.at = stop + 1
-        return int(digits)
+    def _integer(self) -> int:
+        self._count()
+        found = _INTEGER.match(self.data, self.at)
+        number = int(found[1]) if found else _LARGEST + 1
+        if found is None or abs(number) > _LARGEST:
+            raise self._broken("an integer is not written as the standard says")
+        self.at = found.end()
+        return number
 
     def _text(self) -> bytes:
-        length = self._number(b":")
-        if length > len(self.data) - self.at:
+        self._count()
+        found = _LENGTH.match(self.data, self.at)
+        if found is None:
+            raise self._broken("a text does not begin with its length")
+        start, length = found.end(), int(found[1])
+        if length > len(self.data) - start:
             raise self._broken(f"a text claims {length:,} bytes, more than there are")
-        self.at += length
-        return self.data[self.at - length : self.at]
+        self.at = start + length
+        return self.data[start : self.at]
 
     def _list(self, depth: int) -> list[Value]:
+        self._count()
         self.at += 1
         found: list[Value] = []
-        while self.data[self.at : self.at + 1] != b"e":
+        while self._next() != _END:
             found.append(self._value(depth + 1))
         self.at += 1
         return found
@@ -118,10 +132,11 @@ class _Reader:
     def _dictionary(
         self, depth: int, spans: dict[bytes, slice] | None = None
     ) -> dict[bytes, Value]:
+        self._count()
         self.at += 1
         found: dict[bytes, Value] = {}
         last: bytes | None = None
-        while self.data[self.at : self.at + 1] != b"e":
+        while self._next() != _END:
             key = self._text()
             if key in found:
                 raise self._broken(f"it repeats the key {key[:80]!a}")

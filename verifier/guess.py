@@ -54,11 +54,14 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A version and order of files; ``tail`` None: no pads, else whether the last has one too."""
+    """A version and order of files, and where zeros fill up pieces (BEP 47).
+
+    ``pads`` is ``after`` each file, or ``before`` each that is not empty, so not after the last.
+    """
 
     version: str
     order: tuple[str, ...]
-    tail: bool | None = None
+    pads: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +168,13 @@ class _Guesser:
     def _layouts(self, selection: Selection) -> Iterator[Layout]:
         """Yield the forms that fit the infohashes given, those that need no bytes first."""
         orders = list(self._orders(selection.paths))
-        tails = (None,) if selection.single else (False, True)
+        padded = () if selection.single else ("after", "before")
         if self.magnet.v1 is None:
             yield Layout("v2", orders[0])
-        yield from (Layout("hybrid", orders[0], tail) for tail in tails)
+        yield from (Layout("hybrid", orders[0], pads) for pads in padded or (None,))
         if self.magnet.v2 is None:
             yield from (Layout("v1", order) for order in orders)
-            if not selection.single:
-                yield from (Layout("v1", order, tail) for order in orders for tail in tails)
+            yield from (Layout("v1", order, pads) for order in orders for pads in padded)
 
     def _orders(self, paths: Sequence[str]) -> Iterator[tuple[str, ...]]:
         """Yield the orders in which programs list files; a file tree's own comes first."""
@@ -226,16 +228,17 @@ class _Guesser:
             return None
         regions: list[Region] = []
         files: list[bencode.Value] = []
+        lacking = 0
         for path in layout.order:
             source = self.sources[path]
+            if layout.pads == "before" and source.length:
+                lacking = _pad(lacking, regions, files)
             regions.append(Region(source.length, source.file))
             parts: list[bencode.Value] = [part.encode() for part in path.split("/")]
             files.append({b"length": source.length, b"path": parts})
-            padding = -source.length % length
-            if layout.tail is not None and padding and (layout.tail or path != layout.order[-1]):
-                regions.append(Region(padding, zeros=True))
-                pad: list[bencode.Value] = [b".pad", b"%d" % padding]
-                files.append({b"attr": b"p", b"length": padding, b"path": pad})
+            lacking = (lacking - source.length) % length
+            if layout.pads == "after":
+                lacking = _pad(lacking, regions, files)
         pieces = bencode.encode(self._pieces(Stream(regions, length)))
         if selection.single:
             return {b"length": bencode.encode(regions[0].length), b"pieces": pieces}
@@ -328,6 +331,15 @@ def _extras(name: bytes, names: Sequence[str], version: str) -> Iterator[dict[by
         yield from (source, private | source)
     if version == "v1":
         yield {b"meta version": b"i1e"}
+
+
+def _pad(lacking: int, regions: list[Region], files: list[bencode.Value]) -> int:
+    """Add a pad of the bytes ``lacking`` to a whole piece, as libtorrent names it; return 0."""
+    if lacking:
+        regions.append(Region(lacking, zeros=True))
+        path: list[bencode.Value] = [b".pad", b"%d" % lacking]
+        files.append({b"attr": b"p", b"length": lacking, b"path": path})
+    return 0
 
 
 def _only_file(tree: dict[bytes, bencode.Value]) -> bencode.Value:

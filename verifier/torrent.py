@@ -24,9 +24,9 @@ from .merkle import root_of_layer
 from .names import MAX_NAME_BYTES, MAX_PART_BYTES, shown
 from .walk import MAX_DEPTH, MAX_FILE_BYTES
 
-MAX_FILES = 20_000
+MAX_FILES = 10_000
 MIN_PIECE_BYTES = 1 << 10
-MAX_PIECE_BYTES = 1 << 29
+MAX_PIECE_BYTES = 1 << 28
 SHA1_BYTES = 20
 
 
@@ -175,8 +175,10 @@ class _Parser:
         kind = self._kind(entry)
         if not 0 < len(parts) <= MAX_DEPTH:
             raise self._bad("path", f"it does not have 1 to {MAX_DEPTH} parts")
-        path = self._path([self._part(part) for part in parts])
-        return TorrentFile(path, self._length(entry), kind)
+        path, length = self._path([self._part(part) for part in parts]), self._length(entry)
+        if kind == "pad" and length >= self._piece_length():
+            raise self._bad("length", "a pad that only fills up a piece is as long as one")
+        return TorrentFile(path, length, kind)
 
     def _v2(self) -> Half:
         if self._get(self.info, b"meta version", int) != 2:
@@ -239,15 +241,24 @@ class _Parser:
             first, second = ({f.path: (f.length, f.kind) for f in h.real.values()} for h in halves)
             if first != second:
                 yield "its v1 half and its v2 half list different files"
-        length = self._piece_length()
+        checked: set[bytes] = set()
         for half in halves:
             for file in half.files if half.layers is not None else ():
                 layer = (half.layers or {}).get(file.root or b"")
-                if layer is None or file.length <= length:
+                if layer is None or file.length <= self._piece_length():
                     continue  # a layer that is not there is asked from peers
-                expected = -(-file.length // length) * DIGEST_BYTES
-                if len(layer) != expected or root_of_layer(layer, length) != file.root:
+                if not self._leads(layer, file, checked):
                     yield f"the piece layer of {shown(file.path)} does not lead to its root"
+
+    def _leads(self, layer: bytes, file: TorrentFile, checked: set[bytes]) -> bool:
+        """Tell whether a piece layer leads to the root of ``file``; each is hashed only once."""
+        length = self._piece_length()
+        if len(layer) != -(-file.length // length) * DIGEST_BYTES:
+            return False
+        if file.root not in checked and root_of_layer(layer, length) != file.root:
+            return False
+        checked.add(file.root or b"")
+        return True
 
     def _trackers(self) -> int:
         """Count the addresses of trackers; none is ever asked."""
@@ -259,7 +270,7 @@ class _Parser:
     def _piece_length(self) -> int:
         length: int = self._get(self.info, b"piece length", int)
         if not MIN_PIECE_BYTES <= length <= MAX_PIECE_BYTES:
-            raise self._bad("piece length", "it is not between 1 KiB and 512 MiB")
+            raise self._bad("piece length", "it is not between 1 KiB and 256 MiB")
         return length
 
     def _length(self, entry: bencode.Value) -> int:

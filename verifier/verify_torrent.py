@@ -217,7 +217,7 @@ class _Run:
         own = _own_files(found)
         if self.official is None:
             return Checkpoint(found.files, beside=own), []
-        listing = walk(self.official, skip=[BUNDLE_NAME, SIDE_FOLDER])
+        listing = walk(self.official)
         kinds = ("blake3", "sha256") if self.options.digest == "blake3" else ("sha256",)
         hasher = Hasher(
             kinds if blake3_available() else ("sha256",), self.options.whole, self.progress
