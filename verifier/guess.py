@@ -33,6 +33,8 @@ _SMALL_BYTES = 256 << 20
 _MAX_SINGLES = 200
 _PIECES_PER_TORRENT = 1500
 """What programs aim at when they choose a piece length."""
+_FREE = 1 << 20
+"""What needs no bytes to be read is tried before everything else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,18 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """A version and order of files, and where zeros fill up pieces (BEP 47).
+class Choice:
+    """Files in an order, cut at ``length`` bytes, and where zeros fill up pieces (BEP 47).
 
-    ``pads`` is ``after`` each file, or ``before`` each that is not empty, so not after the last.
+    ``pads``: ``none``, ``after`` each file, ``before`` each that is not empty (so not after the
+    last); ``v2``: there is no v1 half to order or fill. The lowest ``rank`` is the likeliest.
     """
 
-    version: str
+    rank: int
+    selection: Selection
     order: tuple[str, ...]
-    pads: str | None = None
+    length: int
+    pads: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +127,18 @@ class _Guesser:
         self.started = time.monotonic()
         self.until = self.started + MAX_SECONDS
         self.out = Outcome()
+        self._roots: dict[str, bytes] = {}
+        self._trees: dict[Selection, dict[bytes, bencode.Value] | None] = {}
 
     def run(self) -> Outcome:
         """Try until one matches, or a limit is reached."""
-        for selection in self._selections():
-            for layout in self._layouts(selection):
-                for length in self._piece_lengths(selection):
-                    keys = self._keys(selection, layout, length)
-                    if self.out.complete and keys is not None:
-                        self._try_names(selection, layout, length, keys)
-                    if self.out.guess or not self.out.complete:
-                        return self.out
+        for choice in sorted(self._choices(), key=lambda choice: choice.rank):
+            for version, keys in self._forms(choice):
+                self._try_names(choice, version, keys)
+                if self.out.guess is not None:
+                    return self.out
+            if not self.out.complete:
+                break
         return self.out
 
     # what may be in the torrent
@@ -158,6 +164,16 @@ class _Guesser:
     def _total(self, selection: Selection) -> int:
         return sum(self.sources[path].length for path in selection.paths)
 
+    def _choices(self) -> Iterator[Choice]:
+        """Yield what a torrent may be; the rank adds up how unusual each part of a choice is."""
+        for number, selection in enumerate(self._selections()):
+            order = next(self._orders(selection.paths))
+            for rank, length in enumerate(self._piece_lengths(selection), start=number):
+                if self.magnet.v1 is None:
+                    yield Choice(rank - _FREE, selection, order, length, "v2")
+                for more, (files, pads) in enumerate(self._layouts(selection)):
+                    yield Choice(rank + more, selection, files, length, pads)
+
     def _piece_lengths(self, selection: Selection) -> list[int]:
         """Return the piece lengths, those near what programs choose first."""
         total = self._total(selection)
@@ -165,24 +181,25 @@ class _Guesser:
         lengths = PIECE_LENGTHS + (SMALL_PIECE_LENGTHS if total < _SMALL_BYTES else ())
         return sorted(lengths, key=lambda length: abs(length.bit_length() - aim))
 
-    def _layouts(self, selection: Selection) -> Iterator[Layout]:
-        """Yield the forms that fit the infohashes given, those that need no bytes first."""
+    def _layouts(self, selection: Selection) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield orders of files and pads for torrents that have a v1 half, the likeliest first."""
         orders = list(self._orders(selection.paths))
-        padded = () if selection.single else ("after", "before")
-        if self.magnet.v1 is None:
-            yield Layout("v2", orders[0])
-        yield from (Layout("hybrid", orders[0], pads) for pads in padded or (None,))
+        if self.magnet.v2 is None or selection.single:
+            yield from ((order, "none") for order in orders[:2])
+        if not selection.single:
+            yield from ((orders[0], pads) for pads in ("after", "before"))
         if self.magnet.v2 is None:
-            yield from (Layout("v1", order) for order in orders)
-            yield from (Layout("v1", order, pads) for order in orders for pads in padded)
+            yield from ((order, "none") for order in orders[2:])
+            if not selection.single:
+                yield from ((order, p) for order in orders[1:] for p in ("after", "before"))
 
     def _orders(self, paths: Sequence[str]) -> Iterator[tuple[str, ...]]:
         """Yield the orders in which programs list files; a file tree's own comes first."""
         by_case = sorted(paths, key=lambda path: (path.casefold(), path))
         listed = {path: at for at, path in enumerate(self._as_listed)}
         orders = [sorted(paths, key=lambda path: path.encode().split(b"/"))]
-        orders += [sorted(paths, key=str.encode), by_case, list(paths)]
         orders += [sorted(paths, key=lambda path: listed.get(path, len(listed)))]
+        orders += [sorted(paths, key=str.encode), by_case, list(paths)]
         yield from dict.fromkeys(map(tuple, orders))
 
     @cached_property
@@ -203,44 +220,50 @@ class _Guesser:
 
     # the forms of a torrent; values are bencoded already
 
-    def _keys(self, selection: Selection, layout: Layout, length: int) -> dict[bytes, bytes] | None:
-        """Return what depends on the files, or None where that cannot be known."""
-        keys = {b"piece length": bencode.encode(length)}
-        if layout.version != "v1":
-            tree = self._tree(selection)
-            if tree is None:
-                return None
-            keys |= {b"file tree": bencode.encode(tree), b"meta version": b"i2e"}
-        if layout.version != "v2":
-            v1 = self._v1_keys(selection, layout, length)
-            if v1 is None:
-                return None
-            keys |= v1
-        return keys
+    def _forms(self, choice: Choice) -> Iterator[tuple[str, dict[bytes, bytes]]]:
+        """Yield versions with the keys that depend on the files, as far as those are known."""
+        common = {b"piece length": bencode.encode(choice.length)}
+        tree = self._tree(choice.selection)
+        v2 = common | {b"file tree": bencode.encode(tree or {}), b"meta version": b"i2e"}
+        if choice.pads == "v2":
+            if tree is not None:
+                yield "v2", v2
+            return
+        hybrid = choice.selection.single or choice.pads != "none"
+        hybrid = hybrid and choice.order == next(self._orders(choice.selection.paths))
+        if self.magnet.v2 is not None and tree is None:
+            return
+        v1 = self._v1_keys(choice)
+        if v1 is None:
+            return
+        if hybrid and tree is not None:
+            yield "hybrid", v2 | v1
+        if self.magnet.v2 is None:
+            yield "v1", common | v1
 
-    def _v1_keys(
-        self, selection: Selection, layout: Layout, length: int
-    ) -> dict[bytes, bytes] | None:
-        if any(self.sources[path].file is None for path in layout.order):
+    def _v1_keys(self, choice: Choice) -> dict[bytes, bytes] | None:
+        """Return the keys of v1, or None where bytes are not at hand or the time is over."""
+        if any(self.sources[path].file is None for path in choice.order):
             return None
         if time.monotonic() > self.started + MAX_SECONDS:
             self.out.complete = False
             return None
+        length = choice.length
         regions: list[Region] = []
         files: list[bencode.Value] = []
         lacking = 0
-        for path in layout.order:
+        for path in choice.order:
             source = self.sources[path]
-            if layout.pads == "before" and source.length:
+            if choice.pads == "before" and source.length:
                 lacking = _pad(lacking, regions, files)
             regions.append(Region(source.length, source.file))
             parts: list[bencode.Value] = [part.encode() for part in path.split("/")]
             files.append({b"length": source.length, b"path": parts})
             lacking = (lacking - source.length) % length
-            if layout.pads == "after":
+            if choice.pads == "after":
                 lacking = _pad(lacking, regions, files)
         pieces = bencode.encode(self._pieces(Stream(regions, length)))
-        if selection.single:
+        if choice.selection.single:
             return {b"length": bencode.encode(regions[0].length), b"pieces": pieces}
         return {b"files": bencode.encode(files), b"pieces": pieces}
 
@@ -254,6 +277,11 @@ class _Guesser:
 
     def _tree(self, selection: Selection) -> dict[bytes, bencode.Value] | None:
         """Return the file tree, or None where a root is not known."""
+        if selection not in self._trees:
+            self._trees[selection] = self._make_tree(selection)
+        return self._trees[selection]
+
+    def _make_tree(self, selection: Selection) -> dict[bytes, bencode.Value] | None:
         tree: dict[bytes, bencode.Value] = {}
         for path in selection.paths:
             source = self.sources[path]
@@ -283,34 +311,27 @@ class _Guesser:
             self._roots[path] = layer if source.length <= length else root_of_layer(layer, length)
         return self._roots[path]
 
-    @cached_property
-    def _roots(self) -> dict[str, bytes]:
-        return {}
-
     # trials
 
-    def _try_names(
-        self, selection: Selection, layout: Layout, length: int, keys: dict[bytes, bytes]
-    ) -> None:
+    def _try_names(self, choice: Choice, version: str, keys: dict[bytes, bytes]) -> None:
         """Try each name, with the optional keys that programs and trackers add."""
-        tree = keys.get(b"file tree")
-        names = self.names
+        names, selection = self.names, choice.selection
         if selection.single:
             names = tuple(dict.fromkeys([selection.paths[0].rpartition("/")[2], *names[:1]]))
         for name in names:
             written = bencode.encode(name.encode())
             named = keys | {b"name": written}
-            if selection.single and tree is not None:
-                entry = self._tree(selection)
-                named[b"file tree"] = bencode.encode({name.encode(): _only_file(entry or {})})
-            for extra in _extras(written, self.names, layout.version):
+            if selection.single and version != "v1":
+                entry = _only_file(self._tree(selection) or {})
+                named[b"file tree"] = bencode.encode({name.encode(): entry})
+            for extra in _extras(written, self.names, version):
                 if self.out.tried >= MAX_TRIES or time.monotonic() > self.until:
                     self.out.complete = False
                     return
                 self.out.tried += 1
                 if self._is_it(named | extra):
-                    shown = tuple(key.decode() for key in sorted(named | extra))
-                    self.out.guess = Guess(layout.version, name, length, selection.paths, shown)
+                    found = tuple(key.decode() for key in sorted(named | extra))
+                    self.out.guess = Guess(version, name, choice.length, selection.paths, found)
                     return
 
     def _is_it(self, info: dict[bytes, bytes]) -> bool:
