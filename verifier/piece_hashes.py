@@ -7,12 +7,13 @@ nodes of each file's own tree. SHA-1 and SHA-256 let other threads run, so threa
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import TypeVar
 
 from .digests import BLOCK_BYTES, DIGEST_BYTES
@@ -182,11 +183,21 @@ def _sha1_of_zeros(length: int) -> bytes:
     return found.digest()
 
 
-def _on_all_cores(work: Callable[[T], R], tasks: Sequence[T]) -> Iterator[tuple[T, R]]:
-    """Yield each task and what ``work`` makes of it, in order; Ctrl-C ends all of them."""
-    with ThreadPoolExecutor(cpu_count()) as executor:
+def _on_all_cores(work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """Yield each task and what ``work`` makes of it, in order; Ctrl-C ends all of them.
+
+    Few are submitted at a time: their results stay small, and Ctrl-C finds the executor waiting,
+    not in the middle of its own bookkeeping.
+    """
+    todo, workers = iter(tasks), cpu_count()
+    with ThreadPoolExecutor(workers) as executor:
         try:
-            yield from zip(tasks, executor.map(work, tasks), strict=True)
+            pending = deque((t, executor.submit(work, t)) for t in islice(todo, 2 * workers))
+            while pending:
+                task, future = pending.popleft()
+                result = future.result()
+                pending.extend((t, executor.submit(work, t)) for t in islice(todo, 1))
+                yield task, result
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
