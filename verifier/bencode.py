@@ -27,10 +27,13 @@ Value = int | bytes | list["Value"] | dict[bytes, "Value"]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A dictionary, the bytes that one of its values was written in, and whether keys ascend."""
+    """A dictionary, the bytes that one of its values was written in, and whether keys ascend.
+
+    ``raw`` looks into the bytes that were read: they may be many.
+    """
 
     fields: Mapping[bytes, Value]
-    raw: bytes | None
+    raw: memoryview | None
     canonical: bool
 
 
@@ -76,7 +79,7 @@ class _Reader:
         fields = self._dictionary(1, spans)
         if self.at != len(self.data):
             raise self._broken("bytes lie behind its end")
-        raw = self.data[spans[keep]] if keep in spans else None
+        raw = memoryview(self.data)[spans[keep]] if keep in spans else None
         return Document(fields, raw, self.canonical)
 
     def _value(self, depth: int) -> Value:

@@ -125,7 +125,11 @@ class _Parser:
     """The fields of one torrent, each checked for its type and bounds when it is asked for."""
 
     def __init__(
-        self, what: str, document: bencode.Document, info: dict[bytes, bencode.Value], raw: bytes
+        self,
+        what: str,
+        document: bencode.Document,
+        info: dict[bytes, bencode.Value],
+        raw: memoryview,
     ) -> None:
         self.what = what
         self.document = document

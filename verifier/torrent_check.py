@@ -16,7 +16,7 @@ from .readers import is_weight_file
 from .torrent import Half, Torrent
 from .torrent_halves import V1, V2, Checkpoint, Pieces, Told
 from .torrent_match import Match, Wanted, full_paths, match
-from .walk import check_unchanged
+from .walk import FoundFile, check_unchanged
 
 _WORST = (
     FileStatus.DIFFERS,
@@ -71,6 +71,7 @@ class _Judge:
         self.checkpoint = checkpoint
         self.progress = progress
         self.full = full_paths(torrent)
+        self.beside: dict[str, FoundFile] = {}
         self.out = Judgement()
         wanted = {n: Wanted(checkpoint.length(n), checkpoint.root(n)) for n in checkpoint.entries}
         self.matches, folder = match(torrent, wanted)
@@ -79,7 +80,7 @@ class _Judge:
     def run(self) -> Judgement:
         """Judge each half, then each file, then the whole."""
         told = {f"v{half.version}": self._half(half) for half in self.torrent.halves}
-        for file in (*self.checkpoint.official.values(), *self.checkpoint.beside.values()):
+        for file in (*self.checkpoint.official.values(), *self.beside.values()):
             check_unchanged(file)
         self._drop_accidents(told)
         for name in self.checkpoint.entries:
@@ -101,8 +102,12 @@ class _Judge:
             self.out.bytes_read += v2.bytes_read
             return told
         at_hand = self.checkpoint.beside
-        beside = {inner[p]: at_hand[n] for p in self.full if (n := self._beside(p)) in at_hand}
-        v1 = V1(half, length, self.checkpoint, named, beside)
+        self.beside = {
+            inner[path]: at_hand[name]
+            for path in self.full
+            if (name := self._beside(path)) in at_hand
+        }
+        v1 = V1(half, length, self.checkpoint, named, self.beside)
         told = v1.tell(self.progress)
         self.out.bytes_read += v1.bytes_read
         for names, message in v1.accusations():

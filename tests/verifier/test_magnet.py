@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.verifier import torrents
@@ -13,6 +13,8 @@ from verifier.errors import TorrentError
 from verifier.guess import Source
 from verifier.progress import silent
 from verifier.walk import walk
+
+bounded = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 V1, V2 = "ab" * 20, "cd" * 32
 BTIH, BTMH = f"xt=urn:btih:{V1}", f"xt=urn:btmh:1220{V2}"
@@ -84,6 +86,7 @@ def test_a_broken_link_is_refused_in_one_sentence(uri):
         magnet.parse(uri)
 
 
+@bounded
 @given(st.text(max_size=100) | st.text(max_size=100).map(lambda text: f"magnet:?{BTIH}&{text}"))
 def test_any_text_is_read_or_refused(text):
     try:

@@ -8,12 +8,14 @@ import sys
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from verifier.merkle import piece_node, root_of_layer, top
 from verifier.piece_hashes import Region, Stream, hash_stream
 from verifier.walk import walk
+
+bounded = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,7 @@ def file(tmp_path_factory):
     return walk(path).files["file"]
 
 
+@bounded
 @given(
     st.lists(st.tuples(st.integers(0, 5000), st.sampled_from("fzu")), max_size=8),
     st.integers(1, 4000),
@@ -51,6 +54,7 @@ def test_progress_adds_up_to_the_known_bytes(file):
     assert sum(heard) == 5000 + 5010 - 100  # all pieces but the one with unknown bytes
 
 
+@bounded
 @given(st.integers(1, 70), st.sampled_from([1, 2, 4, 16]))
 def test_a_layer_leads_to_the_root_of_all_blocks(count, blocks_per_piece):
     """BEP 52: a tree over all blocks, filled with zero hashes, has the same root."""

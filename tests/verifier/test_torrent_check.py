@@ -10,7 +10,7 @@ import pytest
 from tests.verifier import torrents
 from tests.verifier.conftest import Published, flip, publish
 from tests.verifier.torrents import EDGES, PIECE
-from verifier import manifest, merkle, piece_hashes, torrent, torrent_check
+from verifier import keys, manifest, merkle, piece_hashes, torrent, torrent_check
 from verifier.errors import ReadError
 from verifier.findings import Code, FileStatus, Verdict
 from verifier.progress import silent
@@ -30,7 +30,7 @@ def edges(tmp_path_factory, signer) -> Published:
 @pytest.fixture(scope="module")
 def from_manifest(edges) -> Checkpoint:
     """What the manifest alone tells."""
-    found = manifest.load(edges.folder / "model.sig", [edges.signer.key.public_key()])
+    found = manifest.load(edges.folder / "model.sig", keys.load_all([edges.signer.public]))
     return Checkpoint(found.files)
 
 

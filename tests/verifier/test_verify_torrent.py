@@ -190,6 +190,7 @@ def test_a_hostile_torrent_is_one_sentence_and_2(edges, run, tmp_path, name):
         ["--magnet", "nonsense", "."],
         ["--magnet", "", "."],
         ["--official", "."],
+        ["--torrent", "x.torrent", ".", "--attest", "none.pem", "--attest-out", "out.json"],
     ],
 )
 def test_wrong_usage_is_one_sentence_and_2(arguments, run, tmp_path):
