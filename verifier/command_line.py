@@ -20,7 +20,9 @@ from .errors import InputError, VerifierError
 from .names import shown
 
 if TYPE_CHECKING:
+    from .progress import Progress
     from .report import Report
+    from .verify import Options
 
 VERDICTS = (
     "identical",
@@ -75,8 +77,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
     """Return the parser of `verify`."""
     parser = Parser(prog=prog, description="Is this copy of a checkpoint what was signed?")
-    parser.add_argument("path", type=Path, metavar="PATH", help="a folder, or one file")
+    parser.add_argument("path", type=Path, nargs="?", metavar="PATH", help="a folder, or one file")
     add = parser.add_argument
+    judged = parser.add_mutually_exclusive_group()
+    judged.add_argument(
+        "--torrent",
+        type=Path,
+        metavar="FILE",
+        help="judge this torrent instead of a copy, without downloading it",
+    )
+    judged.add_argument(
+        "--magnet", metavar="URI", help="what a magnet link can tell; no tracker is asked"
+    )
     add(
         "--manifest",
         type=Path,
@@ -125,7 +137,12 @@ def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
         help="the portal's sketch, for lineage; with several manifests one for each, - for none",
     )
     add("--identify", action="store_true", help="say which of the manifests this is, if any")
-    add("--official", type=Path, metavar="DIR", help="official weights, to quantize them again")
+    add(
+        "--official",
+        type=Path,
+        metavar="DIR",
+        help="folder that holds the official files: to quantize them again, or cut them as a torrent",
+    )
     add("--device", default="auto", help="auto, cpu or cuda[:N], for inference")
     add("--memory", type=_size, default="350MiB", help="peak of the inference process")
     add("--positions", type=_positive, metavar="N", help="positions that inference compares")
@@ -166,11 +183,13 @@ def describe_parser() -> argparse.ArgumentParser:
 
 def _verify(arguments: Sequence[str]) -> int:
     given = verify_parser().parse_args(arguments)
+    if given.path is None and given.torrent is None and given.magnet is None:
+        verify_parser().error("give PATH, --torrent FILE or --magnet URI")
     from . import keys, progress
     from .findings import Verdict
     from .inference_run import InferenceOptions
     from .trust import Trust
-    from .verify import Options, checkpoints_in, verify
+    from .verify import Options, checkpoints_in
 
     data = keys.data_folder()
     named = keys.trust_identity(given.identity, given.identity_provider, given.use_staging)
@@ -191,11 +210,13 @@ def _verify(arguments: Sequence[str]) -> int:
         resume=given.resume,
         attest=given.attest is not None,
     )
-    paths = ([] if given.manifest else checkpoints_in(given.path)) or [given.path]
+    source = given.torrent if given.magnet is None else given.magnet
+    paths = [] if given.manifest or source is not None else checkpoints_in(given.path)
+    paths = paths or [given.path]
     signer = _attester(given, paths) if given.attest else None
     listener = progress.choose(as_json=given.progress_json)
     try:
-        reports = [verify(path, options, listener) for path in paths]
+        reports = _judge(source, paths, given.official, options, listener)
     finally:
         progress.close(listener)
     if signer:
@@ -224,6 +245,23 @@ def _sketches(given: argparse.Namespace) -> tuple[Path | None, ...]:
     return tuple(None if str(path) == "-" else path for path in given.sketch)
 
 
+def _judge(
+    source: Path | str | None,
+    paths: Sequence[Path | None],
+    official: Path | None,
+    options: "Options",
+    listener: "Progress",
+) -> list["Report"]:
+    """Verify each copy, or, where there is one, the torrent or magnet link ``source``."""
+    if source is not None:
+        from .verify_torrent import verify_source
+
+        return [verify_source(source, paths[0], official, options, listener)]
+    from .verify import verify
+
+    return [verify(path, options, listener) for path in paths if path is not None]
+
+
 def _attester(given: argparse.Namespace, paths: Sequence[Path]) -> Callable[["Report"], str]:
     """Return what signs a report, once its key is known to be good and no old attestation is left.
 
@@ -231,6 +269,8 @@ def _attester(given: argparse.Namespace, paths: Sequence[Path]) -> Callable[["Re
     """
     from . import attest, keys
 
+    if given.torrent is not None or given.magnet is not None:
+        raise InputError("--attest takes a copy: of a torrent there are no files to attest.")
     if len(paths) > 1:
         raise InputError("--attest takes one checkpoint at a time; give the folder of one.")
     key = keys.load_private(given.attest)

@@ -31,3 +31,7 @@ class ManifestError(VerifierError):
 
 class SignatureError(VerifierError):
     """The signature or its signer does not hold; the verdict is ``untrusted``."""
+
+
+class TorrentError(VerifierError):
+    """The torrent or magnet link is malformed or over a limit: there is nothing to judge."""

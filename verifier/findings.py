@@ -52,6 +52,13 @@ class Code(enum.StrEnum):
     WEIGHTS_NOT_COMPARED = "weights-not-compared"
     NOT_REDERIVED = "not-rederived"
     INFERENCE_DISAGREES = "inference-disagrees"
+    TORRENT_DIFFERS = "torrent-differs"
+    TORRENT_NOT_TOLD = "torrent-not-told"
+    TORRENT_HALF_NOT_TOLD = "torrent-half-not-told"
+    TORRENT_MOVED = "torrent-moved"
+    TORRENT_IRREGULAR = "torrent-irregular"
+    TORRENT_CONTRADICTS = "torrent-contradicts"
+    OFFICIAL_NOT_USED = "official-not-used"
 
     @property
     def is_refusal(self) -> bool:
@@ -65,13 +72,16 @@ _REFUSALS = frozenset(
 
 
 class FileStatus(enum.StrEnum):
-    """What became of one file of the manifest or of the copy."""
+    """What became of one file of the manifest or of the copy; the last three are of torrents."""
 
     GOOD = "good"
     DAMAGED = "damaged"
     MISSING = "missing"
     REFUSED = "refused"
     UNLISTED = "unlisted"
+    OFFICIAL = "official"
+    DIFFERS = "differs"
+    CANNOT_BE_TOLD = "cannot-be-told"
 
 
 class Cause(enum.StrEnum):

@@ -166,8 +166,10 @@ def published_configs(manifest: Manifest) -> dict[str, bytes]:
     return found
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
+def read_bounded(path: Path, limit: int, what: str = "The manifest") -> bytes:
     """Return the bytes of the regular file ``path``, at most ``limit``; a link is followed.
+
+    ``what`` says in errors what the file is.
 
     What is read here is checked by signature or digest, so where a link leads does no harm.
 
@@ -179,13 +181,13 @@ def read_bounded(path: Path, limit: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ManifestError(f"The manifest {shown} cannot be read: {reason}.") from None
+        raise ManifestError(f"{what} {shown} cannot be read: {reason}.") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ManifestError(f"The manifest {shown} is not a regular file.")
+            raise ManifestError(f"{what} {shown} is not a regular file.")
         if status.st_size > limit:
-            raise ManifestError(f"The manifest {shown} is larger than {limit >> 20} MiB.")
+            raise ManifestError(f"{what} {shown} is larger than {limit >> 20} MiB.")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(limit)
     finally:

@@ -30,6 +30,18 @@ _TONES = {
     "undetermined": "warn",
     "derived": "warn",
 }
+_FILE_TONES = {
+    "damaged": "bad",
+    "differs": "bad",
+    "refused": "bad",
+    "missing": "warn",
+    "cannot-be-told": "warn",
+    "good": "good",
+    "official": "good",
+    "unlisted": "muted",
+}
+"""The states of files, the worst first."""
+_MOSTLY_GOOD = ("good", "damaged", "official")
 _ICONS = {
     "good": '<path d="M2 9l4 4 8-10"/>',
     "bad": '<path d="M3 3l10 10M13 3L3 13"/>',
@@ -84,7 +96,8 @@ def fragment(report: Mapping[str, Any]) -> str:
 
 def _article(report: Mapping[str, Any]) -> str:
     parts = [_head(report), _ladder(report), _findings(report.get("findings") or [])]
-    parts += [_files(report.get("files") or []), _weights(report.get("weights") or {})]
+    parts += [_torrent(report.get("torrent") or {}), _files(report.get("files") or [])]
+    parts += [_weights(report.get("weights") or {})]
     parts += [_inference(report.get("inference") or {}), _facts(report)]
     return "<article>\n" + "\n".join(filter(None, parts)) + "\n</article>"
 
@@ -93,7 +106,7 @@ def _head(report: Mapping[str, Any]) -> str:
     verdict = str(report["verdict"])
     tone = _TONES.get(verdict, "bad")
     signed = bool((report.get("manifest") or {}).get("signed_by"))
-    says = meaning(Verdict(verdict), signed=signed)
+    says = report.get("meaning") or meaning(Verdict(verdict), signed=signed)
     name = f"<code>{_text(report.get('checkpoint') or 'unknown checkpoint')}</code>"
     identified = report.get("identified")
     if identified:  # the question was what it is
@@ -102,7 +115,7 @@ def _head(report: Mapping[str, Any]) -> str:
     return (
         f'<header class="wb-head wb-{tone}">\n'
         f'<p class="wb-verdict">{_icon(tone)} {escape(verdict)}</p>\n'
-        f"<p>{name}: {escape(says)}.</p>\n"
+        f"<p>{name}: {_text(says)}.</p>\n"
         + (f"<p>{sentence}</p>\n" if sentence else "")
         + "</header>"
     )
@@ -111,8 +124,9 @@ def _head(report: Mapping[str, Any]) -> str:
 def _ladder(report: Mapping[str, Any]) -> str:
     """The evidence, from the cheapest rung: what was checked, and what was not."""
     rungs = [_signature_rung(report), _files_rung(report)]
-    rungs += [_weights_rung(report.get("weights") or {})]
-    rungs += [_inference_rung(report.get("inference") or {})]
+    if not report.get("torrent"):
+        rungs += [_weights_rung(report.get("weights") or {})]
+        rungs += [_inference_rung(report.get("inference") or {})]
     items = "\n".join(
         f'<li class="wb-{tone}">{_icon(tone)}<strong>{name}</strong><span>{_text(text)}</span></li>'
         for name, tone, text in rungs
@@ -140,9 +154,10 @@ def _files_rung(report: Mapping[str, Any]) -> tuple[str, str, str]:
     text = ", ".join(f"{number:,} {status}" for status, number in counts.items())
     if not counts:
         return "Files", "muted", "not checked"
-    if counts.keys() & {"damaged", "refused"}:
+    if counts.keys() & {"damaged", "refused", "differs"}:
         return "Files", "bad", text
-    return "Files", "warn" if "missing" in counts else "good", text
+    doubtful = counts.keys() & {"missing", "cannot-be-told"}
+    return "Files", "warn" if doubtful else "good", text
 
 
 def _weights_rung(weights: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -176,8 +191,8 @@ def _findings(findings: Sequence[Mapping[str, Any]]) -> str:
 def _files(files: Sequence[Mapping[str, Any]]) -> str:
     if not files:
         return ""
-    worst = {"damaged": 0, "refused": 1, "missing": 2, "good": 3, "unlisted": 4}
-    ordered = sorted(files, key=lambda file: worst.get(file["status"], 5))
+    worst = {status: place for place, status in enumerate(_FILE_TONES)}
+    ordered = sorted(files, key=lambda file: worst.get(file["status"], len(worst)))
     rows = "\n".join(_file_row(file) for file in ordered[:MAX_FILES])
     more = len(files) - MAX_FILES
     note = f'<p class="wb-muted">and {more:,} more files</p>' if more > 0 else ""
@@ -190,15 +205,25 @@ def _files(files: Sequence[Mapping[str, Any]]) -> str:
 
 def _file_row(file: Mapping[str, Any]) -> str:
     status = str(file["status"])
-    tone = {"good": "good", "damaged": "bad", "refused": "bad", "missing": "warn"}.get(
-        status, "muted"
-    )
+    tone = _FILE_TONES.get(status, "muted")
     return (
         f"<tr><td><code>{_text(file['path'])}</code></td>"
         f'<td class="wb-number" data-label="Size">{_size(file.get("size"))}</td>'
-        f'<td data-label="State" class="wb-state wb-{tone}">{escape(status)}</td>'
+        f'<td data-label="State" class="wb-state wb-{tone}">{escape(status)}'
+        f"{_piece_counts(file.get('pieces') or {})}</td>"
         f"<td>{_map(file)}</td></tr>"
     )
+
+
+def _piece_counts(pieces: Mapping[str, Mapping[str, int]]) -> str:
+    """How many pieces of a torrent that the file lies in are official, for each half."""
+    counts = (f"{half}: {n['official']:,} of {n['total']:,} pieces" for half, n in pieces.items())
+    return "".join(f"<br>{_text(count)}" for count in counts)
+
+
+def _torrent(torrent: Mapping[str, Any]) -> str:
+    facts = _list((str(key).replace("_", " "), value) for key, value in torrent.items())
+    return f"<h2>Torrent</h2>\n{facts}" if torrent else ""
 
 
 def _map(file: Mapping[str, Any]) -> str:
@@ -206,9 +231,7 @@ def _map(file: Mapping[str, Any]) -> str:
     status = str(file["status"])
     size = max(file.get("size") or 0, file.get("expected_size") or 0, 1)
     whole = f'x="0" y="0" width="{MAP_WIDTH}" height="32"'
-    shapes = [
-        f'<rect class="wb-map-{"good" if status in ("good", "damaged") else "other"}" {whole}/>'
-    ]
+    shapes = [f'<rect class="wb-map-{"good" if status in _MOSTLY_GOOD else "other"}" {whole}/>']
     if status == "missing":
         shapes = [f'<rect class="wb-map-missing" {whole}/>']
     ranges = file.get("ranges") or []

@@ -30,7 +30,7 @@ from .findings import Code, FileStatus, Finding, Verdict
 from .freshness import Freshness
 from .inference_run import InferenceOptions
 from .manifest import Manifest, ManifestFile
-from .progress import Progress
+from .progress import Progress, silent
 from .readers import is_weight_file
 from .report import Report
 from .trust import Trust
@@ -80,6 +80,16 @@ def verify(path: Path, options: Options, progress: Progress) -> Report:
         ManifestError: there is no manifest, or it is malformed.
     """
     return _Verification(path, options, progress).run()
+
+
+def trusted_manifests(path: Path, options: Options) -> tuple[list[Manifest], list[Finding]]:
+    """Return the manifests for ``path`` that can be trusted, and why others cannot be.
+
+    Raises:
+        InputError: ``path`` is not there or cannot be opened, or no key is trusted.
+        ManifestError: there is no manifest, or it is malformed.
+    """
+    return _Verification(path, options, silent)._load_manifests()
 
 
 def checkpoints_in(path: Path) -> list[Path]:
@@ -343,7 +353,7 @@ class _Verification:
             files=tuple(best.check.results),
             weights=weights.report,
             inference=inference,
-            manifest=_manifest_json(best.manifest),
+            manifest=manifest_json(best.manifest),
             bytes_read=self.hasher.bytes_read
             + weights.bytes_read
             + int(inference.get("bytes_read") or 0),
@@ -378,14 +388,15 @@ class _Verification:
             files=(),
             weights={"status": "not-run", "reason": reason},
             inference=inference_run.not_run(reason),
-            manifest=_manifest_json(None),
+            manifest=manifest_json(None),
             bytes_read=0,
             seconds=time.monotonic() - self.started,
             accepted=self.options.accepted,
         )
 
 
-def _manifest_json(found: Manifest | None) -> dict[str, Any]:
+def manifest_json(found: Manifest | None) -> dict[str, Any]:
+    """Return what a report says of the manifest in use."""
     return {
         "revision": found.revision if found else None,
         "signed_by": (found.statement.signed_by or None) if found else None,

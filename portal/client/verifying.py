@@ -31,7 +31,7 @@ def arguments_from(site: Site, given: argparse.Namespace) -> Iterator[list[str]]
         InputError: no key is trusted.
         ClientError: the portal cannot be asked, or does not publish what was named.
     """
-    if given.manifest or (not given.checkpoint and has_manifest(given.path)):
+    if given.manifest or (not given.checkpoint and has_manifest(given.path or given.official)):
         yield []
         return
     named = given.trusted_key or given.identity
@@ -45,8 +45,10 @@ def arguments_from(site: Site, given: argparse.Namespace) -> Iterator[list[str]]
         yield _fetched(site, given.checkpoint, Path(secret), want_sketch=not given.sketch)
 
 
-def has_manifest(path: Path) -> bool:
+def has_manifest(path: Path | None) -> bool:
     """Tell whether a manifest lies at PATH, or in the folders of it, as where no other is given."""
+    if path is None:
+        return False
     folder = path if path.is_dir() else path.parent
     return (folder / BUNDLE_NAME).is_file() or bool(checkpoints_in(path))
 

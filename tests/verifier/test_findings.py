@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from safetensors.numpy import load_file, save_file
 
+from tests.verifier import torrents
 from tests.verifier.conftest import LEAF, SECOND, SHARD, Published, flip, sign_again
 from tests.verifier.publisher import Publisher
 from verifier import engine, inference_run, weights_check
@@ -168,6 +170,53 @@ def answer_otherwise(copy, monkeypatch, published):
     monkeypatch.setattr(inference_run, "run", lambda *_: answer)
 
 
+def torrent_of(copy, version, change=lambda folder: None, spoil=lambda fields: None):
+    """Judge a torrent of a changed copy against the copy."""
+    folder = shutil.copytree(copy, copy.with_name("other"))
+    change(folder)
+    data = torrents.changed(torrents.make(folder, version, piece=1 << 20), spoil)
+    copy.with_name("x.torrent").write_bytes(data)
+    return ["--torrent", copy.with_name("x.torrent")]
+
+
+def torrent_differs(copy, *_):
+    return torrent_of(copy, "v2", lambda folder: flip(folder / SHARD, 0))
+
+
+def torrent_not_told(copy, *_):
+    return torrent_of(copy, "v1")
+
+
+def torrent_half_not_told(copy, *_):
+    return torrent_of(copy, "hybrid")
+
+
+def torrent_moved(copy, *_):
+    return torrent_of(copy, "v2", lambda folder: (folder / SHARD).rename(folder / "x.bin"))
+
+
+def torrent_irregular(copy, *_):
+    options = torrent_of(copy, "v2")
+    top = options[1].read_bytes()[1:-1]  # creation date, info, piece layers
+    creation, rest = top[: top.index(b"4:info")], top[top.index(b"4:info") :]
+    options[1].write_bytes(b"d" + rest + creation + b"e")
+    return options
+
+
+def torrent_contradicts(copy, *_):
+    def spoil(fields):
+        fields[b"info"][b"files"][0][b"path"] = [b"other"]
+
+    return torrent_of(copy, "hybrid", spoil=spoil)
+
+
+def official_not_used(copy, *_):
+    options = torrent_of(copy, "v2")
+    official = shutil.copytree(copy, copy.with_name("official"))
+    flip(official / SHARD, 0)
+    return [*options, "--official", official]
+
+
 PROVOKE: dict[Code, Provoke] = {
     Code.BAD_SIGNATURE: damage_manifest,
     Code.REVOKED: revoke_the_key,
@@ -194,6 +243,13 @@ PROVOKE: dict[Code, Provoke] = {
     Code.WEIGHTS_NOT_COMPARED: remove_value_digests,
     Code.NOT_REDERIVED: quantize_other_values,
     Code.INFERENCE_DISAGREES: answer_otherwise,
+    Code.TORRENT_DIFFERS: torrent_differs,
+    Code.TORRENT_NOT_TOLD: torrent_not_told,
+    Code.TORRENT_HALF_NOT_TOLD: torrent_half_not_told,
+    Code.TORRENT_MOVED: torrent_moved,
+    Code.TORRENT_IRREGULAR: torrent_irregular,
+    Code.TORRENT_CONTRADICTS: torrent_contradicts,
+    Code.OFFICIAL_NOT_USED: official_not_used,
 }
 ONLY_FINDINGS = {
     Code.STALE,
@@ -206,6 +262,10 @@ ONLY_FINDINGS = {
     Code.BAD_NAME,
     Code.TOO_MANY,
     Code.TOO_DEEP,
+    Code.TORRENT_HALF_NOT_TOLD,
+    Code.TORRENT_MOVED,
+    Code.TORRENT_IRREGULAR,
+    Code.OFFICIAL_NOT_USED,
 }
 
 

@@ -37,7 +37,7 @@ class Command(BaseCommand):
         elif options.checkpoint:
             arguments = without(arguments, {"--checkpoint": 1, "--insecure-http": 0})
             arguments += _of_checkpoint(options.checkpoint)
-        elif not options.manifest and not _has_manifest(options.path):
+        elif not options.manifest and not _has_manifest(options.path or options.official):
             arguments += _of_all_checkpoints()
         paths = [str(settings.BASE_DIR), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -45,8 +45,10 @@ class Command(BaseCommand):
         os.execv(sys.executable, [sys.executable, "-m", *module, *arguments])
 
 
-def _has_manifest(path: Path) -> bool:
+def _has_manifest(path: Path | None) -> bool:
     """Tell whether a manifest lies beside the file PATH, in it, or in the folders of it."""
+    if path is None:
+        return False
     folder = path if path.is_dir() else path.parent
     return (folder / "model.sig").is_file() or any(path.glob("*/model.sig"))
 
