@@ -200,8 +200,8 @@ class _Judge:
         by_root = any(result.path not in self.checkpoint.official for result in official)
         if len(self.torrent.halves) == 2 and by_root:
             message = (
-                "The v1 half cannot be told without the official bytes (--official DIR); a program "
-                "that knows v1 alone trusts only that half."
+                "The v1 half cannot be told without the official bytes, and a program that knows "
+                "v1 alone trusts only that half."
             )
             self._note(Code.TORRENT_HALF_NOT_TOLD, "", message)
 
@@ -217,8 +217,9 @@ class _Judge:
         differ = any(finding.code is Code.TORRENT_DIFFERS for finding in self.out.findings)
         if differ or FileStatus.REFUSED in statuses:
             return Verdict.DAMAGED
-        if FileStatus.CANNOT_BE_TOLD in statuses:
-            return Verdict.UNDETERMINED
+        half_told = any(f.code is Code.TORRENT_HALF_NOT_TOLD for f in self.out.findings)
+        if half_told or FileStatus.CANNOT_BE_TOLD in statuses:
+            return Verdict.UNDETERMINED  # other bytes may come through the half that is not told
         if FileStatus.MISSING not in statuses:
             return Verdict.IDENTICAL
         return Verdict.UNDETERMINED if self._other_weights(results) else Verdict.INCOMPLETE

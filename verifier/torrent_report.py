@@ -21,6 +21,7 @@ _TELLING = (
     Code.TORRENT_DIFFERS,
     Code.LINK,
     Code.TORRENT_NOT_TOLD,
+    Code.TORRENT_HALF_NOT_TOLD,
     Code.MISSING,
 )
 
@@ -54,9 +55,7 @@ class TorrentReport(Report):
         if self.objection:
             return self.objection
         name = f"The torrent of {shown(self.checkpoint or 'the checkpoint')}"
-        half = next((f for f in self.findings if f.code is Code.TORRENT_HALF_NOT_TOLD), None)
-        but = f"; but {half.message[0].lower()}{half.message[1:]}" if half else "."
-        return f"{name} is {self.verdict.value}: {self.meaning}{but}"
+        return f"{name} is {self.verdict.value}: {self.meaning}."
 
     @property
     def meaning(self) -> str:
