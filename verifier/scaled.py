@@ -76,21 +76,23 @@ def stream(files: blocks.Files, tensor: LogicalTensor) -> Iterator[Tensor]:
         yield from blocks.stream(files, tensor)
         return
     scale = torch.cat([block.float() for block in blocks.stream(files, tensor.scale)])
-    position, columns = 0, tensor.shape[1]
+    position, (rows, columns) = 0, tensor.shape
+    by_row = tensor.scale.shape in ((rows,), (rows, 1))
     for block in blocks.stream(files, replace(tensor, scale=None)):
         places = torch.arange(position, position + len(block))
-        yield block.float() * _scales(scale, tensor.scale.shape, places, columns) / tensor.divisor
+        yield block.float() * _scales(scale, by_row, places, columns) / tensor.divisor
         position += len(block)
 
 
-def _scales(scale: Tensor, shape: Sequence[int], places: Tensor, columns: int) -> Tensor:
-    """Return the scale of each entry at the flat ``places``."""
+def _scales(scale: Tensor, by_row: bool, places: Tensor, columns: int) -> Tensor:
+    """Return the scale of each entry at the flat ``places``: of its row, or of its block."""
     if len(scale) == 1:
         return scale
     rows = places // columns
-    if len(shape) == 2 and shape[1] > 1:
-        return scale[rows // _BLOCK * shape[1] + places % columns // _BLOCK]
-    return scale[rows]
+    if by_row:
+        return scale[rows]
+    across = -(-columns // _BLOCK)
+    return scale[rows // _BLOCK * across + places % columns // _BLOCK]
 
 
 def _scale_of(
