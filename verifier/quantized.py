@@ -197,8 +197,8 @@ def _name(rows: Tensor, unit: float) -> tuple[str | None, float | None]:
     for name, kind, fraction, least in _FLOATS8:
         if unit > 2.0**-12 and bool((rows.to(kind).float() == rows).all()):
             exponents = rows.abs().log2().floor().clamp(min=least)
-            noise = (2 ** (exponents - fraction)).square().sum() / 12 / rows.square().sum()
-            return name, float(noise)
+            squares = torch.exp2(2 * (exponents - fraction))
+            return name, float(squares.sum() / 12 / rows.square().sum())
     for name, (values, sizes) in _CODEBOOKS.items():
         for size in sizes:
             noise = _codebook_noise(rows, size, torch.tensor(values), unit)

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from . import report_evidence
 from .findings import Verdict
 from .names import shown
 from .report import meaning, signer
@@ -166,7 +167,9 @@ def _weights_rung(weights: Mapping[str, Any]) -> tuple[str, str, str]:
     verdict = str(weights.get("verdict") or "nothing readable")
     counts = weights.get("counts") or {}
     detail = ", ".join(f"{number:,} {kind}" for kind, number in counts.items() if number)
-    return "Weights", _TONES.get(verdict, "bad"), f"{verdict}: {detail} tensors"
+    scheme = f" ({weights['scheme']})" if weights.get("scheme") else ""
+    text = f"{verdict}{scheme}: {detail} tensors"
+    return "Weights", _TONES.get(verdict, "bad"), ". ".join([text, *report_evidence.lines(weights)])
 
 
 def _inference_rung(inference: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -267,7 +270,8 @@ def _weights(weights: Mapping[str, Any]) -> str:
     )
     more = len(tensors) - MAX_TENSORS
     note = f'<p class="wb-muted">and {more:,} more tensors</p>' if more > 0 else ""
-    return f"<h2>Weights</h2>\n{_chart(counts)}" + (table + note if tensors else "")
+    evidence = report_evidence.chart(weights) + _list(report_evidence.facts(weights))
+    return f"<h2>Weights</h2>\n{_chart(counts)}{evidence}" + (table + note if tensors else "")
 
 
 def _chart(counts: Mapping[str, int]) -> str:
