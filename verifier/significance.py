@@ -6,7 +6,7 @@ matrix that reads it, a row of every one that writes it) leaves what a network w
 computes as it is, and optimizers that work entry by entry (SGD, Adam) commute with it. If the
 start is drawn symmetrically around zero, as all common initializations are, the trained matrix is
 therefore as likely as the one with the signs of any of its channels turned: the argument of Zhu et
-al. 2025, "Independence Tests for Language Models", section 2, for signs instead of permutations.
+al. 2025, "Independence Tests for Language Models", for signs instead of permutations.
 
 **One matrix.** Let x be the products of the official entry and the copy's at the secret places,
 summed per channel, and T their sum. Under the null the signs of the sums are fair coins, so that
@@ -26,7 +26,8 @@ the statement that at least u of m matrices descend from the official ones,
     p = (m − u + 1) · p₍ᵤ₎,      p₍ᵤ₎ the u-th smallest,
 
 is valid under any dependence (Benjamini & Heller 2008, "Screening for Partial Conjunction
-Hypotheses", equation 3). One or two matrices taken over, an embedding say, do not make it small.
+Hypotheses", the pooled p-value after Bonferroni). One or two matrices taken over, an embedding
+say, do not make it small.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ ASSUMPTION = (
 )
 SOURCES = (
     "Hoeffding 1963, theorem 2",
-    "Benjamini and Heller 2008, equation 3",
+    "Benjamini and Heller 2008, Screening for Partial Conjunction Hypotheses",
     "Zhu et al. 2025, Independence Tests for Language Models",
 )
 
