@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import blocks, scaled, significance
+from . import blocks, packed, significance
 from . import sketch as sketches
 from .layouts import LogicalTensor
 from .lineage import DERIVED_COSINE
@@ -90,10 +90,12 @@ def _likely(
     root: Path, tensor: LogicalTensor, candidates: _Candidates
 ) -> Iterator[tuple[float, str]]:
     """Yield the official tensors that ``tensor`` may be, each with how alike they are."""
-    if not candidates.names or (tensor.dtype in sketches.INTEGERS and not scaled.is_scaled(tensor)):
+    if not candidates.names or (
+        tensor.dtype in sketches.INTEGERS and not isinstance(tensor, packed.Packed)
+    ):
         return
     with blocks.Files(root, tensor.paths) as files:
-        own = _gather(scaled.stream(files, tensor), candidates.places)
+        own = _gather(packed.stream(files, tensor), candidates.places)
     if not is_telling_matrix(tensor.shape):
         same = (own == candidates.entries).all(1)
         yield from ((1.0, name) for name, yes in zip(candidates.names, same, strict=True) if yes)

@@ -292,12 +292,18 @@ def _chart(counts: Mapping[str, int]) -> str:
     )
 
 
+_SHOWN = (
+    *("scheme", "stored_as", "dtype", "shape", "official_shape", "cosine", "centred_cosine"),
+    *("hamming", "p_value", "equal_bits", "levels", "off_grid", "grid"),
+)
+"""What the table of tensors shows of each, the first eight that it has."""
+
+
 def _statistics(tensor: Mapping[str, Any]) -> str:
-    values = {k: v for k, v in tensor.items() if k not in ("name", "status")}
-    inner = values.pop("statistics", None)
-    if isinstance(inner, Mapping):
-        values |= inner
-    return ", ".join(f"{_text(k)} {_value(v)}" for k, v in list(values.items())[:8])
+    inner = tensor.get("statistics")
+    values = {**tensor, **(inner if isinstance(inner, Mapping) else {})}
+    found = [(name, values[name]) for name in _SHOWN if values.get(name) is not None]
+    return ", ".join(f"{_text(k.replace('_', ' '))} {_value(v)}" for k, v in found[:8])
 
 
 def _inference(inference: Mapping[str, Any]) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import blocks, quantized, scaled, significance, value_digests
+from . import blocks, packed, quantized, significance, value_digests
 from . import sketch as sketches
 from .errors import ManifestError
 from .layouts import EMBEDDING, HEAD, LogicalTensor
+from .lineage import RUNGS
 from .quantized import Grid, RowWatch
 from .recurrence import Recurrence
 from .value_digests import EXACT, ROUNDINGS, ValueDigests
@@ -70,9 +71,7 @@ class TensorCheck:
         }
         published = self.official.get(name)
         if published is None:
-            if self._repeats_embedding(name, tensor, files):
-                row["status"] = "exact"
-            return row
+            return self._as_embedding(row, tensor, files)
         if published.get("tied_to"):
             row["tied"] = True
         if published["shape"] != row["shape"]:
@@ -95,13 +94,18 @@ class TensorCheck:
             row["telling"] = not published.get("tied_to")
         return row
 
-    def _repeats_embedding(self, name: str, tensor: LogicalTensor, files: blocks.Files) -> bool:
-        """Tell whether an output head that is not published is the tied embedding written out."""
-        published = self.official.get(name.removesuffix(HEAD) + EMBEDDING)
-        if not name.endswith(HEAD) or published is None:
-            return False
-        found = _digest(published["name"], tensor, (EXACT,), files)
-        return bool(found.digests[EXACT] == published["values"][EXACT])
+    def _as_embedding(
+        self, row: dict[str, Any], tensor: LogicalTensor, files: blocks.Files
+    ) -> dict[str, Any]:
+        """Return the row of a tensor that is not official: a tied embedding written out, or added."""
+        embedding = row["name"].removesuffix(HEAD) + EMBEDDING
+        if not row["name"].endswith(HEAD) or embedding not in self.official:
+            return row
+        found = self._look_at(embedding, tensor, files)
+        if found["status"] not in RUNGS:
+            return row
+        found.pop("telling", None)
+        return found | {"name": row["name"], "tied": True}
 
     def _add_likeness(
         self,
@@ -123,9 +127,11 @@ class TensorCheck:
             return
         shape = tuple(official_shape)
         compared = shape == tensor.shape or _has_more_rows(tensor.shape, shape)
-        if not compared or (tensor.dtype in sketches.INTEGERS and not scaled.is_scaled(tensor)):
+        if not compared or (
+            tensor.dtype in sketches.INTEGERS and not isinstance(tensor, packed.Packed)
+        ):
             return
-        stream = _first(scaled.stream(files, tensor), math.prod(shape))
+        stream = _first(packed.stream(files, tensor), math.prod(shape))
         is_matrix = is_telling_matrix(shape)
         watches: list[RowWatch | Recurrence] = []
         if is_matrix:
@@ -234,7 +240,7 @@ def _first(stream: Iterator[Tensor], count: int) -> Iterator[Tensor]:
 def _digest(
     name: str, tensor: LogicalTensor, kinds: tuple[str, ...], files: blocks.Files
 ) -> ValueDigests:
-    return value_digests.digest_values(name, tensor.shape, kinds, scaled.stream(files, tensor))
+    return value_digests.digest_values(name, tensor.shape, kinds, packed.stream(files, tensor))
 
 
 def _rounding(found: ValueDigests, published: Mapping[str, str]) -> str | None:

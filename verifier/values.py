@@ -123,12 +123,10 @@ def compare(
     from .tensor_check import TensorCheck
 
     check = TensorCheck(root, official, sketch)
-    from . import scaled
-
     pairs = [
         (_official_name(tensor, sets, official), tensor)
         for found in sets
-        for tensor in scaled.join(found.tensors)
+        for tensor in _unpacked(root, found, result.problems)
     ]
     total, done = sum(tensor.stored_bytes for _, tensor in pairs), 0
     for name, tensor in pairs:
@@ -162,6 +160,17 @@ def _read(root: Path, files: Iterable[str]) -> tuple[list[TensorEntry], list[Rea
         except ReadError as error:
             problems.append(error)
     return entries, problems
+
+
+def _unpacked(root: Path, found: Arranged, problems: list[ReadError]) -> Sequence[LogicalTensor]:
+    """Return the tensors of a set, those of packed matrices joined to one each."""
+    from . import packed
+
+    try:
+        return packed.join(root, found.tensors)
+    except ReadError as error:
+        problems.append(error)
+        return found.tensors
 
 
 def _tied_to(
@@ -293,5 +302,5 @@ def _is_tied(
     if not name.endswith(HEAD):
         return False
     embedding = name.removesuffix(HEAD) + EMBEDDING
-    there = seen.get(embedding, {}).get("status") in ("exact", "cast")
+    there = seen.get(embedding, {}).get("status") in lineage.RUNGS
     return there and row.get("tied_to") == embedding and embedding in official

@@ -396,3 +396,39 @@ def test_the_training_of_the_tests_learns(weights):
         found = copies.logits(model, SMALL, text[:, :-1])
         losses.append(float(torch.nn.functional.cross_entropy(found[0], text[0, 1:])))
     assert losses[1] < losses[0] / 1.5
+
+
+def test_a_tied_head_may_be_written_out_in_a_rounded_or_quantized_copy(tmp_path, weights):
+    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
+    without = {n: t for n, t in weights.items() if n != head}
+    published = publish(tmp_path / "one", without)
+    for change, verdict in (
+        (torch.Tensor.bfloat16, "cast"),
+        (QUANTIZED["int8-row"], "quantized"),
+    ):
+        copy = matrices(without, change)
+        copy = {n: t.bfloat16() if verdict == "cast" else t for n, t in copy.items()}
+        write(tmp_path / "two", copy | {head: copy[embedding]})
+        result = values.compare(tmp_path / "two", [FILE], *published, silent)
+        assert (result.verdict, result.added) == (verdict, [])
+
+
+def test_a_model_packed_by_gptq_is_quantized(judge, weights):
+    from tests.verifier.test_packed import words
+
+    copy = {}
+    for name, tensor in weights.items():
+        if "proj" not in name:
+            copy[name] = tensor
+            continue
+        bare, matrix = name.removesuffix(".weight"), tensor.float()
+        scale = matrix.abs().amax(1) / 7
+        codes = (matrix / scale[:, None]).round() + 8
+        copy |= {
+            f"{bare}.qweight": words(codes).T,
+            f"{bare}.qzeros": words(torch.full((1, len(matrix)), 7)),
+            f"{bare}.scales": scale[None],
+            f"{bare}.g_idx": torch.zeros(matrix.shape[1], dtype=torch.int32),
+        }
+    result = judge(copy)
+    assert (result.verdict, result.scheme, result.added) == ("quantized", "int4-row", [])
