@@ -122,8 +122,11 @@ class RowWatch:
             position = end
 
 
-def look(rows: Tensor) -> Grid:
-    """Return what rows [n, C] fp32 say about the grid of their matrix."""
+def look(rows: Tensor, *, stored: bool = False) -> Grid:
+    """Return what rows [n, C] fp32 say about the grid of their matrix.
+
+    ``stored``: the matrix says itself that it is quantized, so that only the noise is asked for.
+    """
     if rows.shape[1] < WINDOW:
         return Grid(None, 1.0, None, None)
     unit = _unit_of(rows)
@@ -131,7 +134,7 @@ def look(rows: Tensor) -> Grid:
     if not bool(torch.isfinite(rows).all()) or not bool((rows != 0).any()):
         return Grid(levels, 1.0, None, None)
     off_grid = _off_grid(rows, unit)
-    if not Grid(levels, off_grid, None, None).is_quantized:
+    if not stored and not Grid(levels, off_grid, None, None).is_quantized:
         return Grid(levels, off_grid, None, None)
     scheme, noise = _name(rows, unit)
     return Grid(levels, off_grid, scheme, noise if noise is not None else _gaps(rows))
@@ -166,14 +169,18 @@ def _blocks(rows: Tensor, size: int) -> Tensor:
 
 
 def _off_grid(rows: Tensor, unit: float) -> float:
-    """Return the share of non-zero entries off the best grid of the blocks that hold them."""
-    blocks = _blocks(rows, WINDOW)
-    blocks = blocks[(blocks != 0).sum(1) * 2 > WINDOW]
-    blocks = blocks[:: max(1, len(blocks) // WINDOWS)]
-    if not len(blocks):
-        return 1.0
-    off = _off_of_steps(blocks, unit, MOST)
-    return float(off.min(1).values.mean())
+    """Return the share of non-zero entries off the best grid of the blocks that hold them.
+
+    Blocks of 16 have at most ±32 steps, as 6 bits allow: few entries fit finer ones by chance.
+    """
+    shares = [1.0]
+    for size, most in ((WINDOW, MOST), (16, 32)):
+        blocks = _blocks(rows, size)
+        blocks = blocks[(blocks != 0).sum(1) * 2 > size]
+        blocks = blocks[:: max(1, len(blocks) // WINDOWS)]
+        if len(blocks):
+            shares.append(float(_off_of_steps(blocks, unit, most).min(1).values.mean()))
+    return min(shares)
 
 
 def _off_of_steps(blocks: Tensor, unit: float, most: int) -> Tensor:
@@ -329,9 +336,9 @@ def _affine(rows: Tensor, unit: float) -> tuple[float, str, float] | None:
             continue
         steps = (blocks.amax(1) - blocks.amin(1)) / counts
         noise = float(steps.square().sum() * group / 12 / blocks.square().sum())
-        full = bool((counts == most).all())
+        plain = bool((counts == most).all()) and not _share_units(steps, unit)
         cost = math.log2(most + 1) + 32 / group
-        return cost, _AFFINE.get((group, most, full), f"int4-group{group}"), noise
+        return cost, _AFFINE.get((group, most, plain), f"int4-group{group}"), noise
     return None
 
 
@@ -343,7 +350,18 @@ _AFFINE = {
     (16, 3, True): "Q2_K",
     (16, 3, False): "Q2_K",
 }
-"""By group, codes, and whether every block uses both ends: K-quants round their steps again."""
+"""By group, codes, and whether every block has both ends and a step of its own."""
+
+
+def _share_units(steps: Tensor, unit: float) -> bool:
+    """Tell whether the steps of 8 neighbours are whole multiples of one, as in a K-quant's 256."""
+    together = steps[: len(steps) // 8 * 8].view(-1, 8)
+    if unit > 2.0**-9 or not len(together):  # bfloat16 is too coarse to tell
+        return False
+    counts = torch.arange(1, 64, dtype=torch.float64)
+    scaled = (together / together.amax(1, keepdim=True))[:, None, :] * counts[None, :, None]
+    off = (scaled - scaled.round()).abs() > _SLACK + 8 * unit * scaled
+    return float((~off.any(2)).any(1).double().mean()) > 0.9
 
 
 def _affine_counts(blocks: Tensor, unit: float, most: int) -> Tensor | None:

@@ -150,7 +150,12 @@ class TensorCheck:
             if isinstance(watch, Recurrence):
                 row["statistics"]["recurring"] = watch.recurring
             elif shape == tensor.shape:
-                _judge_grid(row, likeness, quantized.look(watch.rows), tensor.dtype)
+                _judge_grid(
+                    row,
+                    likeness,
+                    quantized.look(watch.rows, stored=_is_block_type(tensor.dtype)),
+                    tensor.dtype,
+                )
 
     def _watches(
         self, name: str, shape: tuple[int, ...], published: sketches.TensorSketch

@@ -63,6 +63,36 @@ def q4_1(matrix: Tensor) -> Tensor:
     return (codes * step.half().float() + low.half().float()).view_as(matrix)
 
 
+def k_signed(matrix: Tensor, most: int) -> Tensor:
+    """Q6_K (32) and Q3_K (4): blocks of 16 whose steps are whole multiples of one in 256 entries."""
+    blocks = matrix.float().reshape(-1, 16, 16)
+    step = blocks.abs().amax(2, keepdim=True) / most
+    unit = (step.amax(1, keepdim=True) / (127 if most == 32 else 31)).half().float()
+    step = (step / unit).round().clamp(min=1) * unit
+    return ((blocks / step).round().clamp(-most, most - 1) * step).view_as(matrix)
+
+
+def k_offset(matrix: Tensor, codes: int, size: int) -> Tensor:
+    """Q4_K (15, 32), Q5_K (31, 32), Q2_K (3, 16): steps and offsets are multiples, in 256 entries."""
+    blocks = matrix.float().reshape(-1, 256 // size, size)
+    least = -blocks.amin(2, keepdim=True).clamp(max=0)
+    step = (blocks.amax(2, keepdim=True) + least) / codes
+    most = 15 if codes == 3 else 63
+    units = [(x.amax(1, keepdim=True) / most).half().float() for x in (step, least)]
+    step = (step / units[0]).round().clamp(min=1) * units[0]
+    least = (least / units[1]).round() * units[1]
+    return (((blocks + least) / step).round().clamp(0, codes) * step - least).view_as(matrix)
+
+
+K_QUANTS = {
+    "Q2_K": lambda m: k_offset(m, 3, 16),
+    "Q3_K": lambda m: k_signed(m, 4),
+    "Q4_K": lambda m: k_offset(m, 15, 32),
+    "Q5_K": lambda m: k_offset(m, 31, 32),
+    "Q6_K": lambda m: k_signed(m, 32),
+}
+"""Rounded once, where llama.cpp searches for the best steps; the grids are the same."""
+
 QUANTIZED = {
     "Q4_0": lambda m: ggml_signed(m, 8),
     "Q5_0": lambda m: ggml_signed(m, 16),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.verifier.copies import QUANTIZED, symmetric
+from tests.verifier.copies import K_QUANTS, QUANTIZED, symmetric
 from verifier.quantized import NF4, RowWatch, look
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -22,6 +22,23 @@ def test_a_quantization_is_named_by_its_grid_and_explains_its_error(matrix, name
     grid = look(copy[::4])
     assert (grid.is_quantized, grid.scheme) == (True, name)
     assert grid.explains(error(matrix, copy))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("name", K_QUANTS)
+def test_a_k_quant_is_named_by_its_blocks(matrix, name, dtype):
+    copy = K_QUANTS[name](matrix).to(dtype).float()
+    grid = look(copy[::4])
+    assert (grid.is_quantized, grid.scheme) == (True, name)
+    assert grid.explains(error(matrix, copy))
+
+
+@pytest.mark.parametrize("name", K_QUANTS)
+def test_a_k_quant_that_says_what_it_is_explains_its_error(matrix, name):
+    copy = K_QUANTS[name](matrix).bfloat16().float()
+    assert look(copy[::4], stored=True).explains(error(matrix, copy))
+    tuned = K_QUANTS[name](matrix + matrix.std() * torch.randn_like(matrix))
+    assert not look(tuned[::4], stored=True).explains(error(matrix, tuned))
 
 
 @pytest.mark.parametrize("name", QUANTIZED)
