@@ -6,6 +6,7 @@ channels. Both folders are read, a tensor at a time. Imports torch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from . import blocks, invariants, layouts, packed
+from .errors import ReadError
 from .layouts import LogicalTensor
-from .readers import is_weight_file, read_tensors
+from .readers import TensorEntry, is_weight_file, read_tensors
 
 LOW_RANK_SHARE = 0.9
 """Of the changed matrices, for the change of a model to be called one of low rank."""
@@ -23,17 +25,16 @@ LOW_RANK_SHARE = 0.9
 class StoredTensors(Mapping[str, Tensor]):
     """The tensors of a folder under canonical names; each is read when it is asked for.
 
-    Values that were packed come as fp32, all others in their stored type.
-
-    Raises:
-        ReadError: a file cannot be read, or its tensors cannot be arranged.
+    Values that were packed come as fp32, all others in their stored type. What cannot be read or
+    arranged is not there.
     """
 
     def __init__(self, root: Path, files: Sequence[str], head_width: int | None = None) -> None:
-        entries = [e for path in files if is_weight_file(path) for e in read_tensors(root, path)]
-        sets, problems = layouts.arrange(root, entries, head_width)
-        if problems:
-            raise problems[0]
+        entries: list[TensorEntry] = []
+        for path in filter(is_weight_file, files):
+            with suppress(ReadError):
+                entries += read_tensors(root, path)
+        sets, _ = layouts.arrange(root, entries, head_width)
         self._root = root
         self._tensors: dict[str, LogicalTensor] = {
             tensor.name: tensor for found in sets for tensor in packed.join(root, found.tensors)

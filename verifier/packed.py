@@ -1,7 +1,8 @@
 """Matrices packed by common quantizers into several tensors, read as one matrix of floats.
 
     scales     NAME.weight I8 or F8 [R, C] with one of
-                   NAME.weight_scale, _scale_inv   [], [1], [R], [R, 1]   value = code · scale
+                   NAME.weight_scale, .weight_scale_inv, .scale, .scales
+                                                   [], [1], [R], [R, 1]   value = code · scale
                                                    [R/128, C/128]         of blocks of 128 × 128
                    NAME.SCB                        F32 [R]                value = code · scale / 127
     gptq       NAME.qweight I32 [C·b/32, R], .qzeros I32 [G, R·b/32], .scales [G, R], .g_idx I32 [C]
@@ -29,7 +30,7 @@ from .errors import ManifestError, ReadError
 from .layouts import LogicalTensor
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_SCALES = (("weight_scale", 1.0), ("weight_scale_inv", 1.0), ("SCB", 127.0))
+_SCALES = {"weight_scale": 1.0, "weight_scale_inv": 1.0, "SCB": 127.0, "scale": 1.0, "scales": 1.0}
 _TILE = 128
 _STATES = ("quant_state.bitsandbytes__nf4", "quant_state.bitsandbytes__fp4")
 _LEFTOVERS = ("_scale", "_zero_point", "_format")
@@ -128,7 +129,7 @@ def _scaled(bare: str, codes: LogicalTensor, by_name: _Names) -> Packed | None:
     rows, columns = codes.shape
     tiles = (-(-rows // _TILE), -(-columns // _TILE))
     shapes: tuple[tuple[int, ...], ...] = ((), (1,), (1, 1), (rows,), (rows, 1), tiles)
-    for end, divisor in _SCALES:
+    for end, divisor in _SCALES.items():
         scale = _side(by_name, f"{bare}.{end}", _FLOATS)
         if scale is not None and scale.shape in shapes:
             pieces = {"codes": codes, "scale": scale}

@@ -8,7 +8,7 @@ Names are given where the structure of the blocks fits:
     Q4_0, Q5_0, Q8_0, Q3_K, Q6_K    blocks of 32 or 16 on multiples of their own step
     Q4_1, Q5_1, Q2_K, Q4_K          blocks of 32 or 16 on a step and an offset of their own
     NF4, FP4                        blocks of 64 on the 16 values of the type (QLoRA, appendix E)
-    int8-row, int8-tensor, int4-group64 …   one step per row, tensor or group
+    int8 per row, int8 per tensor, int4 group 64 …   one step per row, tensor or group
     F8_E4M3, F8_E5M2                every entry is one of that type, unscaled
 
 ggml's blocks are those of llama.cpp's ``ggml-quants.c``; once widened, two of them can be alike,
@@ -312,7 +312,7 @@ def _symmetric_name(group: str | int, counts: Tensor, span: int) -> str:
     if group == 16 and most <= 32:
         return "Q3_K" if most <= 4 else "Q6_K"
     bits = next((bits for bits in (2, 3, 4, 5, 6) if span < 2**bits), 8)
-    return f"int{bits}-{group}" if isinstance(group, str) else f"int{bits}-group{group}"
+    return f"int{bits} per {group}" if isinstance(group, str) else f"int{bits} group {group}"
 
 
 def _is_one_sided(counts: Tensor, most: int) -> bool:
@@ -338,7 +338,7 @@ def _affine(rows: Tensor, unit: float) -> tuple[float, str, float] | None:
         noise = float(steps.square().sum() * group / 12 / blocks.square().sum())
         plain = bool((counts == most).all()) and not _share_units(steps, unit)
         cost = math.log2(most + 1) + 32 / group
-        return cost, _AFFINE.get((group, most, plain), f"int4-group{group}"), noise
+        return cost, _AFFINE.get((group, most, plain), f"int4 group {group}"), noise
     return None
 
 

@@ -15,11 +15,17 @@ _Band = tuple[float, float]
 
 
 def lines(weights: Mapping[str, Any]) -> list[str]:
-    """Return one line or two: how many matrices are alike, by which thresholds, by what chance."""
+    """Return how many matrices are alike, by which thresholds and what chance, in up to three lines.
+
+    The third is what was found beside the official weights.
+    """
     evidence = _mapping(weights.get("evidence"))
     found, limits = _mapping(evidence.get("statistics")), _mapping(evidence.get("thresholds"))
-    if not found.get("matrices") or evidence.get("rung") in ("same-weights", "cast", None):
+    if evidence.get("rung") in ("same-weights", "cast", None):
         return []
+    beside = _beside(evidence)
+    if not found.get("matrices"):
+        return beside
     first = f"{found.get('alike', 0):,} of {found['matrices']:,} matrices alike"
     if found.get("measured"):
         first += (
@@ -34,7 +40,23 @@ def lines(weights: Mapping[str, Any]) -> list[str]:
     second = ", ".join(f"{changes[kind]:,} {kind}" for kind in kinds if changes.get(kind))
     if changes.get("pruned"):
         second += f"; pruned: {changes.get('zeros') or 0:.0%} of the entries became zero"
-    return [first, second] if second else [first]
+    return [first, *([second] if second else []), *beside]
+
+
+def _beside(evidence: Mapping[str, Any]) -> list[str]:
+    """Return what was found beside the official weights, in a line."""
+    found = _mapping(evidence.get("beside"))
+    if found.get("low_rank"):
+        return ["the changes are of low rank, as those of merged adapters are"]
+    disguise = _mapping(found.get("disguise"))
+    if not disguise:
+        return []
+    measured = ", ".join(
+        f"{name} {one['value']:.2f} (null {one['null_mean']:.2f})"
+        for name, one in _mapping(disguise.get("statistics")).items()
+    )
+    words = "disguised by other channels" if disguise.get("disguised") else "no disguise found"
+    return [f"beside the official weights {words}: {measured or 'nothing to compare'}"]
 
 
 def facts(weights: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from .errors import ManifestError
 from .layouts import EMBEDDING, HEAD, LogicalTensor
 from .lineage import RUNGS
 from .quantized import Grid, RowWatch
+from .readers import QUANTIZED
 from .recurrence import Recurrence
 from .value_digests import EXACT, ROUNDINGS, ValueDigests
 
@@ -225,7 +226,7 @@ def _judge_grid(row: dict[str, Any], likeness: sketches.Likeness, grid: Grid, dt
 
 def _is_block_type(dtype: str) -> bool:
     """Tell whether a tensor says itself that it is stored quantized, as GGUF's types do."""
-    return dtype not in blocks.DTYPES
+    return dtype in QUANTIZED
 
 
 def _has_more_rows(shape: Sequence[int], official: Sequence[int]) -> bool:

@@ -99,11 +99,11 @@ QUANTIZED = {
     "Q8_0": q8_0,
     "Q4_1": q4_1,
     "NF4": normal_float,
-    "int8-row": lambda m: symmetric(m, None, 127),
-    "int8-group128": lambda m: symmetric(m, 128, 127),
-    "int4-row": lambda m: symmetric(m, None, 7),
-    "int4-group64": lambda m: asymmetric(m, 64),
-    "int4-group128": lambda m: asymmetric(m, 128),
+    "int8 per row": lambda m: symmetric(m, None, 127),
+    "int8 group 128": lambda m: symmetric(m, 128, 127),
+    "int4 per row": lambda m: symmetric(m, None, 7),
+    "int4 group 64": lambda m: asymmetric(m, 64),
+    "int4 group 128": lambda m: asymmetric(m, 128),
     "F8_E4M3": lambda m: m.to(torch.float8_e4m3fn).float(),
 }
 """By the name that the verifier gives them."""

@@ -122,9 +122,9 @@ def test_a_quantized_copy_computes_close_within_the_bound_of_its_scheme(official
     path.write_text(json.dumps(sketch.make(official, files, b"secret")))
     rounded = shutil.copytree(official, tmp_path / "rounded")
     for shard in rounded.glob("*.safetensors"):
-        save_file(matrices(load_file(shard), QUANTIZED["int8-row"]), shard)
+        save_file(matrices(load_file(shard), QUANTIZED["int8 per row"]), shard)
     outcome = check(rounded, "--positions", "8", "--accept", "quantized", "--sketch", path)
     assert outcome.report["verdict"] == "quantized"
     assert outcome.report["inference"]["status"] == "close"
-    assert "int8-row" in outcome.report["inference"]["reason"]
+    assert "int8 per row" in outcome.report["inference"]["reason"]
     assert outcome.status == 0, outcome.err

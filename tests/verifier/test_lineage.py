@@ -73,7 +73,7 @@ def test_a_quantized_copy_stored_as_floats_is_quantized(judge, weights, name, dt
 
 
 def test_without_a_sketch_a_quantized_copy_is_undetermined(judge, weights):
-    copy = matrices(weights, QUANTIZED["int8-row"])
+    copy = matrices(weights, QUANTIZED["int8 per row"])
     assert judge(copy, with_sketch=False).verdict == "undetermined"
 
 
@@ -117,15 +117,17 @@ def test_codes_stored_beside_their_scales_are_quantized(judge, weights, style):
             copy[f"{name}_scale"] = scale
     result = judge(copy)
     assert result.verdict == "quantized"
-    assert result.scheme == ("int8-row" if style in ("weight_scale", "SCB") else "int8-tensor")
+    assert result.scheme == (
+        "int8 per row" if style in ("weight_scale", "SCB") else "int8 per tensor"
+    )
     assert result.added == []
 
 
 def test_a_fine_tuned_then_quantized_copy_is_derived(judge, weights):
     tuned = noisy(weights, 0.3)
-    result = judge(matrices(tuned, QUANTIZED["int8-row"]))
+    result = judge(matrices(tuned, QUANTIZED["int8 per row"]))
     assert result.verdict == "derived"
-    assert all(r["statistics"]["grid"] == "int8-row" for r in changed_matrices(result))
+    assert all(r["statistics"]["grid"] == "int8 per row" for r in changed_matrices(result))
 
 
 def changed_matrices(result):
@@ -404,7 +406,7 @@ def test_a_tied_head_may_be_written_out_in_a_rounded_or_quantized_copy(tmp_path,
     published = publish(tmp_path / "one", without)
     for change, verdict in (
         (torch.Tensor.bfloat16, "cast"),
-        (QUANTIZED["int8-row"], "quantized"),
+        (QUANTIZED["int8 per row"], "quantized"),
     ):
         copy = matrices(without, change)
         copy = {n: t.bfloat16() if verdict == "cast" else t for n, t in copy.items()}
@@ -431,4 +433,4 @@ def test_a_model_packed_by_gptq_is_quantized(judge, weights):
             f"{bare}.g_idx": torch.zeros(matrix.shape[1], dtype=torch.int32),
         }
     result = judge(copy)
-    assert (result.verdict, result.scheme, result.added) == ("quantized", "int4-row", [])
+    assert (result.verdict, result.scheme, result.added) == ("quantized", "int4 per row", [])

@@ -99,7 +99,7 @@ def test_zeros_do_not_count_as_levels(matrix):
 
 def test_a_quantized_and_pruned_matrix_is_on_its_grid(matrix):
     copy = symmetric(matrix, None, 7) * (torch.rand_like(matrix) < 0.6)
-    assert look(copy[::4]).scheme == "int4-row"
+    assert look(copy[::4]).scheme == "int4 per row"
 
 
 def test_narrow_empty_and_infinite_rows_say_nothing():
