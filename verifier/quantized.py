@@ -137,7 +137,10 @@ def look(rows: Tensor, *, stored: bool = False) -> Grid:
     if not stored and not Grid(levels, off_grid, None, None).is_quantized:
         return Grid(levels, off_grid, None, None)
     scheme, noise = _name(rows, unit)
-    return Grid(levels, off_grid, scheme, noise if noise is not None else _gaps(rows))
+    noise = noise if noise is not None else _gaps(rows)
+    if noise is not None and not math.isfinite(noise):  # squares beyond fp32
+        noise = None
+    return Grid(levels, off_grid, scheme, noise)
 
 
 def _unit_of(rows: Tensor) -> float:

@@ -434,3 +434,21 @@ def test_a_model_packed_by_gptq_is_quantized(judge, weights):
         }
     result = judge(copy)
     assert (result.verdict, result.scheme, result.added) == ("quantized", "int4 per row", [])
+
+
+def test_a_sketch_of_too_few_entries_says_nothing(official, tmp_path, weights):
+    cut = json.loads(json.dumps(official[1]))
+    for found in cut["tensors"].values():
+        found["samples"] = found["samples"][:16]
+    write(tmp_path, noisy(weights, 0.2))
+    assert values.compare(tmp_path, [FILE], official[0], cut, silent).verdict == "undetermined"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e-40, 1e38])
+def test_entries_of_any_size_end_in_a_report(judge, weights, value):
+    copy = {n: t.float().clone() for n, t in weights.items()}
+    copy["model.layers.0.mlp.up_proj.weight"].fill_(value)
+    copy["model.layers.0.mlp.gate_proj.weight"] *= value
+    result = judge(copy)
+    assert result.verdict == "derived"
+    json.dumps(result.tensors, allow_nan=False)

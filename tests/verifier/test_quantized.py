@@ -109,6 +109,13 @@ def test_narrow_empty_and_infinite_rows_say_nothing():
     assert not look(torch.randn(4, 8)).is_quantized
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_squares_beyond_fp32_explain_nothing(matrix, size):
+    grid = look(size * QUANTIZED["int8 per row"](matrix)[::4])
+    assert grid.noise is None or grid.noise == pytest.approx(6e-5, rel=0.2)
+    assert not grid.explains(0.5)
+
+
 @pytest.mark.parametrize("size", [1, 777, 10**6])
 def test_rows_are_watched_whatever_the_size_of_blocks(size):
     values = torch.arange(200.0 * 30).view(200, 30)
