@@ -1,4 +1,4 @@
-"""What `--official DIR` adds: the copy is re-derived from the official weights of its holder."""
+"""What `--official DIR` adds: a copy is re-derived from official weights, or compared beside them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,6 +52,31 @@ def rederive(
         raise InputError(f"The official weights cannot be read: {shown(str(error))}.") from None
     weights.report["rederived"] = found
     _apply(weights, found)
+    _look_beside(weights, listing, official, tensors)
+
+
+def _look_beside(
+    weights: WeightsCheck, listing: Listing, official: Listing, tensors: Mapping[str, Any]
+) -> None:
+    """Add what only the official weights can tell of a copy that is not, or not just, quantized."""
+    if weights.verdict in (None, Verdict.QUANTIZED):
+        return
+    from . import beside
+
+    width = tensors.get("head_width")
+    sides = [
+        beside.StoredTensors(side.root, sorted(side.files), width if type(width) is int else None)
+        for side in (official, listing)
+    ]
+    try:
+        found = beside.compare(sides[0], sides[1], weights.verdict.value)
+    except ReadError as error:
+        found = {"verdict": weights.verdict.value, "reason": shown(str(error))}
+    evidence = weights.report.setdefault("evidence", {})
+    evidence["beside"] = found
+    answered = [note for note in evidence.get("notes", ()) if "official weights" in note]
+    evidence["notes"] = [note for note in evidence.get("notes", ()) if note not in answered]
+    _conclude(weights, Verdict(found["verdict"]))
 
 
 def _not_run(reason: str) -> dict[str, Any]:
@@ -116,3 +141,4 @@ def _apply(weights: WeightsCheck, found: Mapping[str, Any]) -> None:
 def _conclude(weights: WeightsCheck, verdict: Verdict) -> None:
     weights.verdict = verdict
     weights.report["verdict"] = verdict.value
+    weights.report.setdefault("evidence", {})["rung"] = verdict.value

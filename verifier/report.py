@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import report_evidence
 from .findings import Code, FileResult, FileStatus, Finding, Verdict
 from .names import shown
 
@@ -196,6 +197,8 @@ class Report:
         if self.verdict is Verdict.UNTRUSTED:
             signature = "does not hold"
         weights = self.weights.get("verdict") or self.weights.get("reason") or "not compared"
+        if self.weights.get("scheme"):
+            weights = f"{weights} ({shown(str(self.weights['scheme']))})"
         inference = str(self.inference.get("status"))
         if self.inference.get("reason"):
             inference += f" ({shown(str(self.inference['reason']))})"
@@ -204,6 +207,7 @@ class Report:
             ("files", count_files(self.files)),
             ("weights", str(weights)),
             *self._rederived(),
+            *(("", line) for line in report_evidence.lines(self.weights)),
             ("inference", inference),
         ]
 

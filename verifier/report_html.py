@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from . import report_evidence
 from .findings import Verdict
 from .names import shown
 from .report import meaning, signer
@@ -166,7 +167,9 @@ def _weights_rung(weights: Mapping[str, Any]) -> tuple[str, str, str]:
     verdict = str(weights.get("verdict") or "nothing readable")
     counts = weights.get("counts") or {}
     detail = ", ".join(f"{number:,} {kind}" for kind, number in counts.items() if number)
-    return "Weights", _TONES.get(verdict, "bad"), f"{verdict}: {detail} tensors"
+    scheme = f" ({weights['scheme']})" if weights.get("scheme") else ""
+    text = f"{verdict}{scheme}: {detail} tensors"
+    return "Weights", _TONES.get(verdict, "bad"), ". ".join([text, *report_evidence.lines(weights)])
 
 
 def _inference_rung(inference: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -267,7 +270,8 @@ def _weights(weights: Mapping[str, Any]) -> str:
     )
     more = len(tensors) - MAX_TENSORS
     note = f'<p class="wb-muted">and {more:,} more tensors</p>' if more > 0 else ""
-    return f"<h2>Weights</h2>\n{_chart(counts)}" + (table + note if tensors else "")
+    evidence = report_evidence.chart(weights) + _list(report_evidence.facts(weights))
+    return f"<h2>Weights</h2>\n{_chart(counts)}{evidence}" + (table + note if tensors else "")
 
 
 def _chart(counts: Mapping[str, int]) -> str:
@@ -288,12 +292,18 @@ def _chart(counts: Mapping[str, int]) -> str:
     )
 
 
+_SHOWN = (
+    *("scheme", "stored_as", "dtype", "shape", "official_shape", "cosine", "centred_cosine"),
+    *("hamming", "p_value", "equal_bits", "levels", "off_grid", "grid"),
+)
+"""What the table of tensors shows of each, the first eight that it has."""
+
+
 def _statistics(tensor: Mapping[str, Any]) -> str:
-    values = {k: v for k, v in tensor.items() if k not in ("name", "status")}
-    inner = values.pop("statistics", None)
-    if isinstance(inner, Mapping):
-        values |= inner
-    return ", ".join(f"{_text(k)} {_value(v)}" for k, v in list(values.items())[:8])
+    inner = tensor.get("statistics")
+    values = {**tensor, **(inner if isinstance(inner, Mapping) else {})}
+    found = [(name, values[name]) for name in _SHOWN if values.get(name) is not None]
+    return ", ".join(f"{_text(k.replace('_', ' '))} {_value(v)}" for k, v in found[:8])
 
 
 def _inference(inference: Mapping[str, Any]) -> str:

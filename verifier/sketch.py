@@ -13,6 +13,7 @@ import base64
 import functools
 import hashlib
 import hmac
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 
 SAMPLES = 1024
 BITS = 1024
+INTEGERS = frozenset(["I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"])
+"""Types of which no sketch is made; every other one, quantized blocks too, decodes to floats."""
 FOLDS = 4096
 SCHEMA = 1
+KEPT = 2**-7
+"""Relative error below which an entry may be the official one in a 16-bit type."""
 _STEP = 256 * FOLDS
 """Entries folded at once; signs are drawn per step, so it is part of the format."""
 
@@ -47,13 +52,22 @@ class TensorSketch:
 class Likeness:
     """What two sketches say. ``cosine`` over samples, ``hamming`` the share of differing bits.
 
-    ``differing`` of ``samples`` entries are not equal. Cosine is None where a side is zero.
+    ``centred_cosine`` is without the means of the samples; both are None where a side is zero.
+    ``differing`` of ``samples`` entries are not equal; ``zeroed`` became zero, ``kept`` are the
+    official ones within the rounding of any 16-bit type. ``equal_bits`` is the share of equal
+    ones among the upper 16 bits of the entries as fp32, those that every float type keeps.
+    ``error`` is the mean squared difference over the official mean square, None without one.
     """
 
     cosine: float | None
     hamming: float
     differing: int
     samples: int
+    centred_cosine: float | None = None
+    zeroed: int = 0
+    kept: int = 0
+    equal_bits: float = 0.0
+    error: float | None = None
 
 
 def make(root: Path, files: Sequence[str], secret: bytes) -> dict[str, Any]:
@@ -92,12 +106,10 @@ def sketch_of(
 
     from .blocks import widen
 
-    count = 1
-    for size in tensor.shape:
-        count *= size
-    if not tensor.dtype.startswith(("F", "BF")) or count == 0:
+    count = math.prod(tensor.shape)
+    if tensor.dtype in INTEGERS or count == 0:
         return None
-    places = torch.tensor(_places(name, count, seed))
+    places = torch.tensor(places_of(name, count, seed))
     samples = torch.empty(len(places))
     sums = torch.zeros(FOLDS, dtype=torch.float64)
     for position, values in _steps(stream):
@@ -138,13 +150,38 @@ def compare(official: TensorSketch, copy: TensorSketch) -> Likeness:
     """Return how alike two tensors of one shape are."""
     import torch
 
-    one = torch.frombuffer(bytearray(official.samples), dtype=torch.float32).double()
-    two = torch.frombuffer(bytearray(copy.samples), dtype=torch.float32).double()
+    one, two = entries_of(official), entries_of(copy)
     same = (one == two) | (one.isnan() & two.isnan())
-    norms = float(one.norm() * two.norm())
-    cosine = float(one @ two) / norms if 0 < norms < float("inf") else None
+    zeroed = (two == 0) & (one != 0)
+    kept = same | ((one - two).abs() <= KEPT * one.abs())
+    patterns = [(x.float().view(torch.int32) >> 16) & 0xFFFF for x in (one, two)]
+    unequal = _bits((patterns[0] ^ patterns[1]).to(torch.int16).numpy().tobytes()) > 0
     bits = int.from_bytes(official.simhash, "big") ^ int.from_bytes(copy.simhash, "big")
-    return Likeness(cosine, bits.bit_count() / BITS, int((~same).sum()), len(one))
+    energy = float(one.square().sum())
+    error = float((one - two).square().sum()) / energy if 0 < energy < math.inf else None
+    return Likeness(
+        cosine=_cosine(one, two),
+        hamming=bits.bit_count() / BITS,
+        differing=int((~same).sum()),
+        samples=len(one),
+        centred_cosine=_cosine(one - one.mean(), two - two.mean()),
+        zeroed=int(zeroed.sum()),
+        kept=int((kept & ~zeroed).sum()),
+        equal_bits=1 - float(unequal.double().mean()),
+        error=error if error is not None and math.isfinite(error) else None,
+    )
+
+
+def entries_of(sketch: TensorSketch) -> Tensor:
+    """Return the sampled entries, fp64."""
+    import torch
+
+    return torch.frombuffer(bytearray(sketch.samples), dtype=torch.float32).double()
+
+
+def _cosine(one: Tensor, two: Tensor) -> float | None:
+    norms = float(one.norm() * two.norm())
+    return float(one @ two) / norms if 0 < norms < math.inf else None
 
 
 @functools.lru_cache(maxsize=1)
@@ -152,7 +189,7 @@ def _planes(seed: bytes) -> Tensor:
     return _bits(hashlib.shake_256(seed + b"planes").digest(BITS * FOLDS // 8)).view(BITS, FOLDS)
 
 
-def _places(name: str, count: int, seed: bytes) -> list[int]:
+def places_of(name: str, count: int, seed: bytes) -> list[int]:
     """Return sorted places of the sampled entries, all of them where there are no more."""
     if count <= SAMPLES:
         return list(range(count))

@@ -1,10 +1,8 @@
 """Are these the official values, in whatever clothes? Digests of values, made and compared.
 
 A tensor is *exact* when its values have the published digest, *cast* when they are the official
-ones rounded to another float type, else *changed*. The verdict over all tensors climbs a ladder:
-same-weights, cast, derived, unrelated; and it is *undetermined* rather than an accusation where
-the evidence does not suffice. Statistics are taken over matrices: norm vectors of unrelated models
-look alike.
+ones rounded to another float type, *quantized* when they lie on a coarser grid within its error,
+else *changed*. What that makes of the whole is judged in ``lineage``.
 
 Importing this module does not import torch; its functions do.
 """
@@ -15,31 +13,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import layouts
+from . import layouts, lineage
 from .errors import ManifestError, ReadError
 from .layouts import EMBEDDING, HEAD, Arranged, LogicalTensor
 from .progress import Progress
 from .readers import TensorEntry, is_weight_file, read_tensors
 
+if TYPE_CHECKING:
+    from .tensor_check import TensorCheck
+
 SCHEMA = 1
 MAX_THREADS = 8
 KINDS = ("exact", "bf16-rne", "bf16-trunc", "fp16-rne")
-TELLING_MATRICES = 3
-"""Official matrices that a copy must hold whole to be called derived, whatever the rest is."""
-
-DERIVED_COSINE, DERIVED_HAMMING, DERIVED_SHARE = 0.30, 0.40, 0.40
-UNRELATED_STATISTIC, UNRELATED_COSINE = 0.2, 0.1
+STATUSES = ("exact", "cast", "quantized", "changed", "missing", "added")
 
 
 @dataclass(slots=True)
 class WeightsResult:
     """The outcome of a comparison; ``verdict`` is None where no weights could be read.
 
-    ``scheme`` names the rounding of a cast. ``tensors`` has a dictionary per tensor: name, status
-    (exact, cast, changed, missing, added), statistics. ``changed_fraction`` is of the sampled
-    entries, None without a sketch.
+    ``scheme`` names the rounding of a cast or the quantization. ``tensors`` has a dictionary per
+    tensor: name, status (one of ``STATUSES``), statistics. ``changed_fraction`` is of the sampled
+    entries, None without a sketch. ``evidence`` is what the verdict rests on.
     """
 
     verdict: str | None = None
@@ -47,6 +44,7 @@ class WeightsResult:
     counts: dict[str, int] = field(default_factory=dict)
     tensors: list[dict[str, Any]] = field(default_factory=list)
     changed_fraction: float | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
     problems: list[ReadError] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     added: list[str] = field(default_factory=list)
@@ -128,7 +126,7 @@ def compare(
     pairs = [
         (_official_name(tensor, sets, official), tensor)
         for found in sets
-        for tensor in found.tensors
+        for tensor in _unpacked(root, found, result.problems)
     ]
     total, done = sum(tensor.stored_bytes for _, tensor in pairs), 0
     for name, tensor in pairs:
@@ -140,9 +138,13 @@ def compare(
         progress("weights", done, total)
     if not result.tensors:
         return result
+    if sketch is not None:
+        _match_renamed(result, check, pairs, sketch)
     _account(result, official)
     result.changed_fraction = check.changed_fraction if sketch is not None else None
-    result.verdict, result.scheme = _judge(result.tensors, with_sketch=sketch is not None)
+    judged = lineage.judge(result.tensors, with_sketch=sketch is not None)
+    result.verdict, result.scheme = judged.verdict, judged.scheme
+    result.evidence = judged.evidence
     return result
 
 
@@ -158,6 +160,17 @@ def _read(root: Path, files: Iterable[str]) -> tuple[list[TensorEntry], list[Rea
         except ReadError as error:
             problems.append(error)
     return entries, problems
+
+
+def _unpacked(root: Path, found: Arranged, problems: list[ReadError]) -> Sequence[LogicalTensor]:
+    """Return the tensors of a set, those of packed matrices joined to one each."""
+    from . import packed
+
+    try:
+        return packed.join(root, found.tensors)
+    except ReadError as error:
+        problems.append(error)
+        return found.tensors
 
 
 def _tied_to(
@@ -234,6 +247,38 @@ def _official_name(
     return own if several else tensor.name
 
 
+def _match_renamed(
+    result: WeightsResult,
+    check: "TensorCheck",
+    pairs: Sequence[tuple[str, LogicalTensor]],
+    sketch: Mapping[str, Any],
+) -> None:
+    """Look again at tensors that are nothing like the official one of their name, by another's."""
+    from . import matching
+
+    alike = {row["name"] for row in result.tensors if lineage.is_alike(row)}
+    pool = [(name, tensor) for name, tensor in pairs if name not in alike]
+    free = [name for name in check.official if name not in alike]
+    if not pool or not free:
+        return
+    try:
+        found = matching.match(
+            check.root, [tensor for _, tensor in pool], free, check.official, sketch
+        )
+        rows = {row["name"]: row for row in result.tensors}
+        again = {name for index, name in found.items() if pool[index][0] != name}
+        for index, name in found.items():
+            if name in again:
+                rows.pop(pool[index][0], None)
+        for index, name in found.items():
+            if name in again:
+                own = pool[index][1].name
+                rows[name] = check.look_at(name, pool[index][1]) | {"stored_as": own}
+        result.tensors = list(rows.values())
+    except ReadError as error:
+        result.problems.append(error)
+
+
 def _account(result: WeightsResult, official: Mapping[str, Mapping[str, Any]]) -> None:
     """Add rows for missing tensors, settle tied heads, and count."""
     seen = {row["name"]: row for row in result.tensors}
@@ -242,7 +287,7 @@ def _account(result: WeightsResult, official: Mapping[str, Mapping[str, Any]]) -
             result.missing.append(name)
             result.tensors.append({"name": name, "status": "missing", "statistics": {}})
     result.added = [row["name"] for row in result.tensors if row["status"] == "added"]
-    result.counts = dict.fromkeys(("exact", "cast", "changed", "missing", "added"), 0)
+    result.counts = dict.fromkeys(STATUSES, 0)
     for row in result.tensors:
         result.counts[row["status"]] += 1
 
@@ -257,37 +302,5 @@ def _is_tied(
     if not name.endswith(HEAD):
         return False
     embedding = name.removesuffix(HEAD) + EMBEDDING
-    there = seen.get(embedding, {}).get("status") in ("exact", "cast")
+    there = seen.get(embedding, {}).get("status") in lineage.RUNGS
     return there and row.get("tied_to") == embedding and embedding in official
-
-
-def _judge(rows: Sequence[Mapping[str, Any]], *, with_sketch: bool) -> tuple[str, str | None]:
-    """Return the verdict over all tensors and, for a cast, its rounding."""
-    statuses = {row["status"] for row in rows}
-    if statuses <= {"exact"}:
-        return "same-weights", None
-    if statuses <= {"exact", "cast"}:
-        schemes = {row["scheme"] for row in rows if row["status"] == "cast"}
-        return "cast", schemes.pop() if len(schemes) == 1 else "mixed"
-    if sum(row.get("telling", False) for row in rows) >= TELLING_MATRICES:
-        return "derived", None
-    return (_judge_likeness(rows) if with_sketch else "undetermined"), None
-
-
-def _judge_likeness(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Judge by the sketch: thresholds over matrices, embedding and head counted as one each."""
-    matrices = [row["statistics"] for row in rows if row["statistics"].get("matrix")]
-    matrices = [m for m in matrices if m.get("cosine") is not None]
-    if not matrices:
-        return "undetermined"
-    alike = [
-        m for m in matrices if m["cosine"] >= DERIVED_COSINE and m["hamming"] <= DERIVED_HAMMING
-    ]
-    if len(alike) >= DERIVED_SHARE * len(matrices):
-        return "derived"
-    mean = sum(abs(m["cosine"]) for m in matrices) / len(matrices)
-    none_alike = all(
-        abs(m["cosine"]) < UNRELATED_STATISTIC and abs(m["simhash_cosine"]) < UNRELATED_STATISTIC
-        for m in matrices
-    )
-    return "unrelated" if none_alike and mean < UNRELATED_COSINE else "undetermined"

@@ -39,9 +39,9 @@ class WeightsCheck:
     def rung(self) -> str | None:
         """What the weights are, in the words of the inference check; None where they have no bound."""
         scheme = self.report.get("scheme")
-        if self.verdict is not Verdict.CAST or scheme in (None, "mixed"):
+        if self.verdict not in (Verdict.CAST, Verdict.QUANTIZED) or scheme in (None, "mixed"):
             return None
-        return f"cast:{scheme}"
+        return f"{self.verdict.value}:{scheme}"
 
     @property
     def compared(self) -> bool:
@@ -107,7 +107,7 @@ def check_weights(
 
     result = values.compare(listing.root, files, tensors, sketch, listen)
     counts = dict(result.counts)
-    total = sum(counts.get(kind, 0) for kind in ("exact", "cast", "changed", "missing"))
+    total = sum(counts.get(kind, 0) for kind in values.STATUSES if kind != "added")
     check = WeightsCheck(
         {
             "status": "compared",
@@ -116,6 +116,7 @@ def check_weights(
             "scheme": result.scheme,
             "counts": counts,
             "changed_fraction": result.changed_fraction,
+            "evidence": result.evidence,
             "tensors": result.tensors,
             "missing": result.missing,
             "added": result.added,
@@ -128,7 +129,7 @@ def check_weights(
     for problem in result.problems:
         message = f"{names.shown(str(problem)).rstrip('.')}."
         check.findings.append(Finding(Code.WEIGHTS_REFUSED, problem.path, message))
-    if check.verdict not in (Verdict.SAME_WEIGHTS, Verdict.CAST, None):
+    if check.verdict not in (Verdict.SAME_WEIGHTS, Verdict.CAST, Verdict.QUANTIZED, None):
         check.findings.append(_difference(result.tensors, counts, total))
     return check
 

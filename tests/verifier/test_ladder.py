@@ -1,5 +1,6 @@
 """The whole ladder on a LLaMA-architecture checkpoint: files, weights, inference, as one run."""
 
+import json
 import shutil
 
 import pytest
@@ -7,6 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from inference_check.synthetic import make_checkpoint
 from tests.verifier.conftest import make_signer, run_command, sign_described
+from tests.verifier.copies import QUANTIZED, matrices
+from verifier import sketch
 
 FIRST = "model-00001-of-00002.safetensors"
 
@@ -110,4 +113,18 @@ def test_a_rounded_copy_is_cast_and_computes_close(official, tmp_path, check):
     outcome = check(rounded, "--positions", "8", "--accept", "cast")
     assert outcome.report["verdict"] == "cast"
     assert outcome.report["inference"]["status"] == "close"
+    assert outcome.status == 0, outcome.err
+
+
+def test_a_quantized_copy_computes_close_within_the_bound_of_its_scheme(official, tmp_path, check):
+    path = tmp_path / "sketch.json"
+    files = sorted(shard.name for shard in official.glob("*.safetensors"))
+    path.write_text(json.dumps(sketch.make(official, files, b"secret")))
+    rounded = shutil.copytree(official, tmp_path / "rounded")
+    for shard in rounded.glob("*.safetensors"):
+        save_file(matrices(load_file(shard), QUANTIZED["int8 per row"]), shard)
+    outcome = check(rounded, "--positions", "8", "--accept", "quantized", "--sketch", path)
+    assert outcome.report["verdict"] == "quantized"
+    assert outcome.report["inference"]["status"] == "close"
+    assert "int8 per row" in outcome.report["inference"]["reason"]
     assert outcome.status == 0, outcome.err

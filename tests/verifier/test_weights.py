@@ -9,6 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from inference_check.synthetic import make_checkpoint
 from tests.verifier.conftest import flip, publish
+from tests.verifier.copies import QUANTIZED, matrices, pruned
+from verifier import sketch
+from verifier.findings import Verdict
+from verifier.weights_check import WeightsCheck
 
 FIRST = "model-00001-of-00002.safetensors"
 
@@ -30,6 +34,20 @@ def check(official, verify):
 @pytest.fixture
 def copy(official, tmp_path):
     return shutil.copytree(official, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def secret_sketch(official, tmp_path_factory):
+    """The portal's sketch of it, as a file."""
+    path = tmp_path_factory.mktemp("secret") / "sketch.json"
+    files = sorted(p.name for p in official.glob("*.safetensors"))
+    path.write_text(json.dumps(sketch.make(official, files, b"secret")))
+    return path
+
+
+def change(folder, how):
+    for path in folder.glob("*.safetensors"):
+        save_file({n: t.contiguous() for n, t in how(load_file(path)).items()}, path)
 
 
 @pytest.mark.parametrize("parts", [1, 2])
@@ -137,3 +155,45 @@ def test_a_billion_claimed_bytes_cost_nothing(copy, check):
     assert finding["cause"] == "extended"
     assert outcome.report["bytes_read"] < 100 << 20
     assert json.dumps(finding)
+
+
+def test_a_quantized_copy_is_named_and_can_be_accepted(copy, check, secret_sketch):
+    change(copy, lambda tensors: matrices(tensors, QUANTIZED["Q4_0"]))
+    outcome = check(copy, "--sketch", secret_sketch, "--accept", "quantized")
+    assert (outcome.status, outcome.report["verdict"]) == (0, "quantized")
+    assert outcome.report["weights"]["scheme"] == "Q4_0"
+    assert outcome.report["weights"]["evidence"]["rung"] == "quantized"
+
+
+@pytest.mark.parametrize(
+    "verdict, scheme, rung",
+    [
+        (Verdict.QUANTIZED, "Q4_0", "quantized:Q4_0"),
+        (Verdict.CAST, "bf16-rne", "cast:bf16-rne"),
+        (Verdict.CAST, "mixed", None),
+        (Verdict.DERIVED, None, None),
+    ],
+)
+def test_the_rung_tells_the_inference_check_what_to_allow(verdict, scheme, rung):
+    assert WeightsCheck({"scheme": scheme}, verdict).rung == rung
+
+
+def test_a_pruned_copy_is_derived_with_its_evidence(copy, check, secret_sketch):
+    change(copy, lambda tensors: pruned(tensors, 0.3))
+    report = check(copy, "--sketch", secret_sketch).report
+    evidence = report["weights"]["evidence"]
+    assert report["verdict"] == evidence["rung"] == "derived"
+    assert evidence["changes"]["pruned"]
+    assert evidence["p_value"] < 1e-6
+
+
+def test_a_few_changed_entries_are_damage_with_a_sketch_too(copy, check, secret_sketch):
+    flip(copy / FIRST, (copy / FIRST).stat().st_size - 1)
+    outcome = check(copy, "--sketch", secret_sketch)
+    assert outcome.report["verdict"] == "damaged"
+    assert outcome.report["weights"]["changed_fraction"] < 0.01
+
+
+def test_other_weights_are_unrelated_with_a_sketch(tmp_path, check, secret_sketch):
+    make_checkpoint(tmp_path / "other", "hf", parts=2, seed=8)
+    assert check(tmp_path / "other", "--sketch", secret_sketch).report["verdict"] == "unrelated"
