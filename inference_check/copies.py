@@ -9,7 +9,7 @@ from pathlib import Path
 
 from verifier.errors import ReadError, VerifierError
 from verifier.layouts import EMBEDDING, HEAD, Arranged, LogicalTensor, arrange
-from verifier.readers import TensorEntry, index, is_weight_file, read_tensors
+from verifier.readers import TensorEntry, index, is_weight_file, open_source, read_tensors
 from verifier.walk import walk
 
 from .config import MAX_HIDDEN, MAX_VOCAB, ModelConfig, find_config
@@ -21,28 +21,21 @@ _GATE = "model.layers.0.mlp.gate_proj.weight"
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy that can be run: its config, completed from the tensors, and where they lie."""
+    """A copy that can be run: its config, completed from the tensors, and where they lie.
+
+    ``files`` are all its weight files by name, with their sizes: also those that hold no tensor of
+    the model, whose bytes are only hashed.
+    """
 
     root: Path
     config: ModelConfig
     tensors: dict[str, LogicalTensor]
+    files: dict[str, int]
 
     @property
     def paths(self) -> set[str]:
         """Files that hold the model's tensors."""
         return set().union(*(tensor.paths for tensor in self.tensors.values()))
-
-    def bytes_to_read(self, positions: int) -> int:
-        """Return the bytes that a run reads: all but an embedding of which only rows are used."""
-        whole = {
-            part.entry
-            for name, tensor in self.tensors.items()
-            for part in tensor.parts
-            if self.config.tied or name != EMBEDDING
-        }
-        whole |= {copy for tensor in self.tensors.values() for copy in tensor.copies}
-        rows = self.tensors[EMBEDDING].stored_bytes // self.tensors[EMBEDDING].shape[0]
-        return sum(entry.end - entry.start for entry in whole) + positions * rows
 
 
 def open_copy(root: Path, stand_in: Path | None = None) -> Copy:
@@ -54,7 +47,7 @@ def open_copy(root: Path, stand_in: Path | None = None) -> Copy:
     """
     if root.is_file():
         raise NotRun("a single file cannot be run; give the checkpoint's folder")
-    entries, problems = _headers(root)
+    entries, problems, files = _headers(root)
     folders = {entry.path.rpartition("/")[0] for entry in entries}
     if not entries:
         raise NotRun(str(problems[0]) if problems else "there is no file with tensors in it")
@@ -66,12 +59,15 @@ def open_copy(root: Path, stand_in: Path | None = None) -> Copy:
     if not sets:
         raise NotRun(str(problems[0]))
     chosen = min(sets, key=lambda found: (not found.files[0].endswith(".safetensors"), found.files))
-    return _checked(root, config, chosen, problems)
+    copy = _checked(root, config, chosen, problems)
+    return replace(copy, files=files)
 
 
-def _headers(root: Path) -> tuple[list[TensorEntry], list[ReadError]]:
+def _headers(root: Path) -> tuple[list[TensorEntry], list[ReadError], dict[str, int]]:
+    """Return the tensors, what could not be read, and the files that can be, with their sizes."""
     entries: list[TensorEntry] = []
     problems: list[ReadError] = []
+    files: dict[str, int] = {}
     try:
         listing = walk(root)
     except VerifierError as error:
@@ -80,10 +76,12 @@ def _headers(root: Path) -> tuple[list[TensorEntry], list[ReadError]]:
         if path.startswith(".weighbridge/"):
             continue
         try:
+            with open_source(root, path) as source:
+                files[path] = source.size
             entries += read_tensors(root, path)
         except ReadError as error:
             problems.append(error)
-    return entries, problems
+    return entries, problems, files
 
 
 def _checked(
@@ -112,7 +110,7 @@ def _checked(
             raise NotRun(f"unsupported type of tensor {name}: {tensor.dtype}")
         if any(part.entry.count == 0 for part in tensor.parts):
             raise WrongModel(f"a part of {name} is empty")
-    return Copy(root, config, {name: tensors[name] for name in expected})
+    return Copy(root, config, {name: tensors[name] for name in expected}, {})
 
 
 def _refuse_incomplete(root: Path, found: Arranged) -> None:

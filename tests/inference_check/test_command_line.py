@@ -100,7 +100,9 @@ def test_a_reference_that_cannot_be_understood_is_not_run(official, tmp_path, ch
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2},
+        {"schema": 3},
+        {"probes": {}},
+        {"probes": {"names": ["a"], "signatures": "AAAA"}},
         {"tokens": []},
         {"tokens": [10**6] * 64},
         {"tokens": [-1] * 64},
