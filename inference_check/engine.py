@@ -32,7 +32,7 @@ from verifier.walk import Identity
 from .copies import Copy
 from .errors import WrongModel
 from .leaves import LeafDigests
-from .plan import Edge, Piece, Plan, leaf_size
+from .plan import Edge, Piece, Plan, leaf_size, memory_of
 from .probes import PROBES, Probes
 from .ring import Load, Readers, Ring
 from .stream import SLACK, Event, Stream
@@ -44,17 +44,49 @@ HEAD_ROWS = 4096
 
 @dataclass(slots=True)
 class _Output:
-    """Where the products of one matrix are added up, [rows, T + k], from row ``first`` on."""
+    """Where the products of one matrix are added up.
+
+    ``right`` is xᵀ [columns, T], ``sums`` [rows, T] begins at row ``first``; ``left`` is uᵀ [k, all
+    rows] and ``signed`` [k, columns] the products of it.
+    """
 
     right: Tensor
     sums: Tensor
+    left: Tensor | None = None
+    signed: Tensor | None = None
     first: int = 0
     squares: float = 0.0
+
+
+class EdgeMemory:
+    """Memory for kept edges: mapped in steps, used again, and never more than ``most`` bytes."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._mapped = most, 0
+        self._free: dict[int, list[Tensor]] = {}
+
+    def take(self, size: int) -> Tensor:
+        """Return memory of at least ``size`` bytes."""
+        size = memory_of(size)
+        if self._free.get(size):
+            return self._free[size].pop()
+        for other in [s for s, free in self._free.items() for _ in free]:
+            if self._mapped + size <= self._most:
+                break
+            self._free[other].pop()
+            self._mapped -= other
+        self._mapped += size
+        return torch.frombuffer(mmap.mmap(-1, size), dtype=torch.uint8)
+
+    def give_back(self, memory: Tensor) -> None:
+        """Let the memory be taken again."""
+        self._free.setdefault(memory.numel(), []).append(memory)
 
 
 class Engine:
     """One pass over the files of ``copy``; products must be asked for in the order of the plan.
 
+    ``edge_bytes`` is the most that the plan ever keeps.
     ``digests`` None hashes nothing; ``probes`` None signs nothing; ``squares`` also adds up the
     squares of every entry. ``tick`` is told of bytes as they are read, from any thread, and whether
     they are small reads that come on top of the plan.
@@ -69,6 +101,7 @@ class Engine:
         *,
         dtype: torch.dtype,
         slots: int,
+        edge_bytes: int,
         readers: int,
         digests: LeafDigests | None,
         probes: Probes | None,
@@ -84,14 +117,16 @@ class Engine:
         self._slot_count, self._reader_count = slots, readers
         self._vectors: dict[str, Tensor] = {}
         self._checks: dict[tuple[str, int], list[tuple[int, bytes]]] = {}
-        self._kept: dict[Edge, mmap.mmap] = {}
-        self._uploads: list[tuple[Event, Load | None, mmap.mmap | None]] = []
+        self._kept: dict[Edge, Tensor] = {}
+        self._memory = EdgeMemory(edge_bytes)
+        self._uploads: list[tuple[Event, Load | None, Tensor | None]] = []
         self._borders: dict[tuple[str, int], bytes] = {}
         self._lock = threading.Lock()
         widest = max(t.shape[1] for t in copy.tensors.values() if len(t.shape) == 2)
         self._scratch = torch.empty(
             max(stream.block_entries, widest), dtype=dtype, device=stream.device
         )
+        self._wide = self._scratch[:0].view(0, 1)
         self._group = -1
         self._stack = ExitStack()
         self._sources: dict[str, Source] = {}
@@ -154,28 +189,15 @@ class Engine:
         """Return x Wᵀ, [T, rows], of every matrix of the next group."""
         self._group += 1
         assert tuple(self.plan.groups[self._group]) == names
-        right = self._right_hand_side(x)
-        outputs = {
-            name: _Output(
-                right,
-                torch.zeros(
-                    self.copy.tensors[name].shape[0],
-                    right.shape[1],
-                    dtype=self.dtype,
-                    device=self.stream.device,
-                ),
-            )
-            for name in names
-        }
+        outputs = {name: self._output(x, name) for name in names}
         for piece, stored in self._pieces():
             self._multiply(piece, stored, outputs[piece.name])
         found = []
         for name, output in outputs.items():
+            self._sign(name, output)
             width = self.copy.tensors[name].pair_width
             sums = output.sums if width is None else from_pairs(output.sums, width)
-            if self.probes is not None:
-                self._sign(name, self.probes.of_rows(0, sums[:, len(x) :]), output.squares)
-            found.append(sums[:, : len(x)].T.contiguous())
+            found.append(sums.T.contiguous())
         return found
 
     def row_products(self, x: Tensor, name: str) -> Iterator[tuple[int, Tensor]]:
@@ -186,10 +208,8 @@ class Engine:
             return
         self._group += 1
         assert tuple(self.plan.groups[self._group]) == (name,)
-        right = self._right_hand_side(x)
         held = min(HEAD_ROWS, tensor.shape[0])
-        sums = torch.zeros(held, right.shape[1], dtype=self.dtype, device=self.stream.device)
-        output, signature = _Output(right, sums), torch.zeros(PROBES, dtype=torch.float64)
+        output = self._output(x, name, held)
         reached = 0
 
         def complete(upto: int) -> Iterator[tuple[int, Tensor]]:
@@ -199,13 +219,11 @@ class Engine:
                 return
             done = output.sums[:count].clone()
             begun = output.sums[count].clone() if count < held else None
-            if self.probes is not None:
-                signature.add_(self.probes.of_rows(output.first, done[:, len(x) :]))
             first, output.first = output.first, upto
             output.sums.zero_()
             if begun is not None:  # a row of which the leaf held only the beginning
                 output.sums[0] = begun
-            yield first, done[:, : len(x)].T
+            yield first, done.T
 
         for piece, stored in self._pieces():
             for some, part in self._in_rows(piece, stored, held):
@@ -217,8 +235,7 @@ class Engine:
                 self._multiply(some, part, output)
                 reached = high
         yield from complete(reached)
-        if self.probes is not None:
-            self._sign(name, signature, output.squares)
+        self._sign(name, output)
 
     def drain(self) -> None:
         """Read and hash what is left of the plan without computing."""
@@ -237,11 +254,11 @@ class Engine:
                 self._let_go(0)
                 return
             for edge in item.drops:
-                self._kept.pop(edge, None)
+                self._memory.give_back(self._kept.pop(edge))
             if load.slot is None:
                 for piece in item.uses:
                     memory = self._kept.pop(piece.edge)
-                    block, copied = self.stream.upload(torch.frombuffer(memory, dtype=torch.uint8))
+                    block, copied = self.stream.upload(memory[: piece.size])
                     yield piece, block
                     self.stream.used()
                     self._uploads.append((copied, None, memory))
@@ -249,8 +266,9 @@ class Engine:
                 continue
             offset = (item.leaf or 0) * LEAF_BYTES
             for piece in item.keeps:
-                self._kept[piece.edge] = memory = mmap.mmap(-1, piece.size)
-                memory[:] = load.slot.view[piece.start - offset : piece.stop - offset]
+                memory = self._kept[piece.edge] = self._memory.take(piece.size)
+                stored = load.slot.tensor[piece.start - offset : piece.stop - offset]
+                memory[: piece.size].copy_(stored)
             start = min(piece.start for piece in item.uses)
             stop = max(piece.stop for piece in item.uses)
             block, copied = self.stream.upload(load.slot.tensor[start - offset : stop - offset])
@@ -268,43 +286,52 @@ class Engine:
             copied.synchronize()
             if load is not None:
                 self._ring.release(load)
-            del memory
+            if memory is not None:
+                self._memory.give_back(memory)
 
-    def _right_hand_side(self, x: Tensor) -> Tensor:
-        """Return xᵀ with the probes as extra columns, [columns, T + k]."""
-        if self.probes is None:
-            return x.T.contiguous()
-        right = self.probes.right[: x.shape[1]].to(x)
-        return torch.cat((x.T, right), 1)
+    def _output(self, x: Tensor, name: str, held: int | None = None) -> _Output:
+        """Make room for the products of x with a matrix, or with ``held`` rows of it at a time."""
+        tensor = self.copy.tensors[name]
+        rows, columns = tensor.shape
+        output = _Output(x.T.contiguous(), x.new_zeros(held or rows, len(x)))
+        if self.probes is not None:
+            output.left = self.probes.left_of(rows, tensor.pair_width)
+            output.signed = x.new_zeros(PROBES, columns)
+        return output
 
     def _multiply(self, piece: Piece, stored: Tensor, output: _Output) -> None:
         """Add the products of a piece: the end of a row, whole rows, the beginning of a row."""
         width = piece.part.entry.shape[1]
         flat = _flat(stored, piece.part.entry.dtype)
         row, column = divmod(self._entry_of(piece, piece.start), width)
-        position = 0
+        position, total = 0, flat.numel()
         if column:
-            position = min(width - column, len(flat))
+            position = min(width - column, total)
             self._add(piece, output, row, column, flat[:position].view(1, -1))
             row += 1
         step = max(self.stream.block_entries // width, 1)
-        while len(flat) - position >= width:
-            count = min(step, (len(flat) - position) // width)
+        while total - position >= width:
+            count = min(step, (total - position) // width)
             block = flat[position : position + count * width].view(count, width)
             self._add(piece, output, row, 0, block)
             position += count * width
             row += count
-        if position < len(flat):
+        if position < total:
             self._add(piece, output, row, 0, flat[position:].view(1, -1))
 
     def _add(self, piece: Piece, output: _Output, row: int, column: int, block: Tensor) -> None:
         rows, columns = block.shape
-        wide = self._scratch[: rows * columns].view(rows, columns)
-        wide.copy_(block)
+        if self._wide.shape != block.shape:
+            self._wide = self._scratch[: rows * columns].view(rows, columns)
+        wide = self._wide.copy_(block)
         column += piece.part.column
-        row += piece.part.row - output.first
+        row += piece.part.row
+        across = slice(column, column + columns)
         if output.right.shape[1]:
-            output.sums[row : row + rows].addmm_(wide, output.right[column : column + columns])
+            low = row - output.first
+            output.sums[low : low + rows].addmm_(wide, output.right[across])
+        if output.left is not None and output.signed is not None:
+            output.signed[:, across].addmm_(output.left[:, row : row + rows], wide)
         if self._measure:
             output.squares += float(wide.double().square().sum())
 
@@ -328,9 +355,10 @@ class Engine:
             yield cut, stored[start - piece.start : stop - piece.start]
             start = stop
 
-    def _sign(self, name: str, signature: Tensor, squares: float) -> None:
-        self.signatures[name] = signature
-        self.norms[name] = math.sqrt(squares)
+    def _sign(self, name: str, output: _Output) -> None:
+        if self.probes is not None and output.signed is not None:
+            self.signatures[name] = self.probes.signature(output.signed)
+            self.norms[name] = math.sqrt(output.squares)
 
     # What the reader threads do.
 
@@ -395,7 +423,8 @@ class Engine:
                 raise WrongModel(f"{copy.path}: its copy of {name} is not that of the other parts")
         values = _stored(data, entry.dtype).to(self.dtype)
         if self.probes is not None:
-            self._sign(name, self.probes.of_vector(values), float(values.double().square().sum()))
+            self.signatures[name] = self.probes.of_vector(values)
+            self.norms[name] = float(values.double().norm())
         return values.to(self.stream.device)
 
     def _fetch_rows(self, tensor: LogicalTensor) -> Tensor:

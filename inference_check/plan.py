@@ -19,6 +19,7 @@ from verifier.digests import LEAF_BYTES, leaf_count
 from verifier.layouts import LogicalTensor, Part
 from verifier.readers import ITEM_BYTES
 
+EDGE_STEP = 1 << 19
 Edge = tuple[str, int]
 """File and offset at which a kept piece begins."""
 
@@ -46,6 +47,11 @@ class Piece:
     def size(self) -> int:
         """Bytes of the piece."""
         return self.stop - self.start
+
+    @property
+    def held(self) -> int:
+        """Bytes of memory that keeping it takes."""
+        return memory_of(self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +118,8 @@ class Plan:
             for edge in (*item.drops, *(piece.edge for piece in item.uses)):
                 kept -= held.pop(edge, 0)
             for piece in item.keeps:
-                held[piece.edge] = piece.size
-                kept += piece.size
+                held[piece.edge] = piece.held
+                kept += piece.held
             most = max(most, kept)
         return Totals(read, again, most)
 
@@ -153,25 +159,25 @@ class Plan:
         self, kept: dict[Edge, Piece], later: Sequence[Piece]
     ) -> tuple[tuple[Piece, ...], list[Edge]]:
         """Keep the pieces that are due soonest (Belady 1966); return them and what must go."""
-        held = sum(piece.size for piece in kept.values())
+        held = sum(piece.held for piece in kept.values())
         chosen: dict[Edge, Piece] = {}
         evicted: list[Edge] = []
         for piece in sorted(later, key=lambda p: (p.group, p.start)):
             victims: list[Piece] = []
             room = self.keep_bytes - held
             for old in sorted(kept.values(), key=lambda p: -p.group):
-                if room >= piece.size or old.group <= piece.group or old.edge in chosen:
+                if room >= piece.held or old.group <= piece.group or old.edge in chosen:
                     break
                 victims.append(old)
-                room += old.size
-            if room < piece.size:
+                room += old.held
+            if room < piece.held:
                 continue
             for old in victims:
                 del kept[old.edge]
                 evicted.append(old.edge)
-                held -= old.size
+                held -= old.held
             kept[piece.edge] = chosen[piece.edge] = piece
-            held += piece.size
+            held += piece.held
         return tuple(chosen.values()), evicted
 
     def _spans_of(self, group: int) -> list[tuple[str, _Span]]:
@@ -210,6 +216,11 @@ class Plan:
             if start < stop:
                 pieces.append(Piece(span.name, span.part, span.group, start, stop))
         return pieces
+
+
+def memory_of(size: int) -> int:
+    """Return the memory that a kept piece takes: whole steps, so that it can be used again."""
+    return -(-size // EDGE_STEP) * EDGE_STEP
 
 
 def leaf_size(file_size: int, leaf: int) -> int:

@@ -2,13 +2,14 @@
 
 E|uᵀ(W − W′)ω|² = ‖W − W′‖²_F: every entry counts, none is asked for, and no depth of layers
 amplifies it, so a signature names the matrix that differs where the activations only say from which
-layer on. ω rides along as extra columns of the activations and costs no second product. Of a
-vector v it is σᵢ = vᵀωᵢ.
+layer on. uᵀW is added up beside the activations' products, from blocks that are in the cache
+anyhow. Where rows lie in Meta's order, it is u that is put in that order. Of a vector v, σᵢ = vᵀωᵢ.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from .signs import signs
@@ -22,22 +23,35 @@ class Probes:
 
     left: Tensor
     right: Tensor
+    dtype: torch.dtype
+    device: torch.device
+    _ready: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
 
-    def of_rows(self, first: int, products: Tensor) -> Tensor:
-        """Return the share of rows from ``first`` in σ [k], of their products Wω [rows, k]."""
-        u = self.left[first : first + len(products)].to(products.device)
-        return (u * products.double()).sum(0).cpu()
+    def left_of(self, rows: int, pair_width: int | None) -> Tensor:
+        """Return uᵀ [k, rows], in Meta's order where a head has ``pair_width`` rows."""
+        key = rows, pair_width
+        if key not in self._ready:
+            u = self.left[:rows]
+            if pair_width is not None:
+                u = u.view(-1, 2, pair_width // 2, PROBES).transpose(1, 2).reshape(rows, PROBES)
+            self._ready[key] = u.T.to(self.device, self.dtype).contiguous()
+        return self._ready[key]
+
+    def signature(self, left_product: Tensor) -> Tensor:
+        """Return σ [k] from uᵀW [k, columns]."""
+        return (left_product.double().cpu() * self.right[: left_product.shape[1]].T).sum(1)
 
     def of_vector(self, values: Tensor) -> Tensor:
         """Return σ [k] of a vector."""
-        return (self.right[: len(values)] * values.double().cpu()[:, None]).sum(0)
+        return self.signature(values.expand(PROBES, -1))
 
 
-def make_probes(seed: str, rows: int, columns: int) -> Probes:
+def make_probes(
+    seed: str, rows: int, columns: int, dtype: torch.dtype, device: torch.device
+) -> Probes:
     """Draw the vectors for matrices of up to ``rows`` and ``columns``."""
-    return Probes(
-        signs("probe rows", seed, rows, PROBES), signs("probe columns", seed, columns, PROBES)
-    )
+    left = signs("probe rows", seed, rows, PROBES)
+    return Probes(left, signs("probe columns", seed, columns, PROBES), dtype, device)
 
 
 _LAYER = re.compile(r"^model\.layers\.(\d{1,6})\.(?:self_attn|mlp)?\.?(.+)$")

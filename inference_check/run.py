@@ -126,16 +126,18 @@ def working_bytes(
     c, item = copy.config, dtype.itemsize
     hidden, vocab = c.hidden or 0, c.vocab or 0
     seq = len(questions.tokens)
-    columns = seq + (PROBES if questions.probed else 0)
     attention = (c.heads + 2 * c.kv_heads) * c.head_width
     # Sums, their transposes and what is made of them; the widest group is gate and up.
-    activations = item * columns * (6 * c.width + 3 * attention + 5 * hidden)
+    activations = item * seq * (6 * c.width + 3 * attention + 5 * hidden)
     scores = 3 * item * c.heads * seq**2
     blocks = item * max(1 << 18, hidden, c.width) + 2 * LEAF_BYTES
     vectors = 2 * sum(t.stored_bytes for t in copy.tensors.values() if len(t.shape) == 1)
     rows = 2 * seq * copy.tensors[EMBEDDING].stored_bytes // max(vocab, 1)
-    # Logits of a slice in fp64, several times; packed signs; products of the embedding's probes.
-    head = 8 * 8 * seq * min(HEAD_ROWS, vocab) + (2 + 4 * PROBES * item) * vocab
+    # Logits of a slice in fp64, several times; packed signs; the probes' vectors, also in Meta's
+    # order.
+    head = 8 * 8 * seq * min(HEAD_ROWS, vocab) + 2 * vocab
+    if questions.probed:
+        head += 3 * PROBES * item * (vocab + hidden)
     leaves = 48 * sum(copy.files.values()) // LEAF_BYTES
     return activations + scores + blocks + vectors + rows + head + leaves
 
@@ -201,9 +203,10 @@ def run(
         questions.tokens,
         dtype=dtype,
         slots=room.slots,
+        edge_bytes=totals.most_kept,
         readers=readers,
         digests=digests,
-        probes=_probes(copy, questions),
+        probes=_probes(copy, questions, dtype, device),
         squares=questions.measured,
         tick=counter.add,
     )
@@ -247,13 +250,15 @@ def _complete(engine: Engine, found: Run) -> None:
     found.complete = True
 
 
-def _probes(copy: Copy, questions: Questions) -> Probes | None:
+def _probes(
+    copy: Copy, questions: Questions, dtype: torch.dtype, device: torch.device
+) -> Probes | None:
     if not questions.probed:
         return None
     shapes = [tensor.shape for tensor in copy.tensors.values()]
     rows = max(shape[0] for shape in shapes if len(shape) == 2)
     columns = max(shape[-1] for shape in shapes)
-    return make_probes(questions.seed, rows, columns)
+    return make_probes(questions.seed, rows, columns, dtype, device)
 
 
 class _Counter:
