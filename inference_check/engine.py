@@ -401,7 +401,7 @@ class Engine:
         assert item.leaf is not None
         assert load.slot is not None
         size = leaf_size(self.plan.sizes[item.path], item.leaf)
-        self.digests.take(item.path, item.leaf, load.slot.view[:size], again=item.again)
+        self.digests.take(item.path, item.leaf, load.slot.view[:size])
 
     # Small reads.
 

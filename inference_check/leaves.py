@@ -28,7 +28,7 @@ class LeafDigests:
         self.identities: dict[str, Identity] = {}
         self._hash = _hash_of(kind)
         self._digests: dict[str, bytearray] = {}
-        self._missing: dict[str, int] = {}
+        self._known: dict[str, bytearray] = {}
         self._lock = threading.Lock()
 
     def begin(self, identities: Mapping[str, Identity]) -> None:
@@ -37,26 +37,26 @@ class LeafDigests:
         for path, identity in identities.items():
             count = leaf_count(identity.size)
             self._digests[path] = bytearray(count * DIGEST_BYTES)
-            self._missing[path] = count
+            self._known[path] = bytearray(count)
 
-    def take(self, path: str, leaf: int, data: memoryview, *, again: bool) -> None:
-        """Hash a leaf and keep its digest, or compare it with the one kept before.
+    def take(self, path: str, leaf: int, data: memoryview) -> None:
+        """Hash a leaf and keep its digest; of a leaf that was read twice, compare the two.
 
         Raises:
-            ReadError: the leaf was read ``again`` and is not what it was.
+            ReadError: the leaf is not what it was when it was read before.
         """
         digest = self._hash(data)
         place = slice(leaf * DIGEST_BYTES, (leaf + 1) * DIGEST_BYTES)
         with self._lock:
-            if again and self._digests[path][place] != digest:
-                raise ReadError(path, "it changed while it was being read")
-            if not again:
+            if not self._known[path][leaf]:
+                self._known[path][leaf] = 1
                 self._digests[path][place] = digest
-                self._missing[path] -= 1
+            elif self._digests[path][place] != digest:
+                raise ReadError(path, "it changed while it was being read")
 
     def complete(self) -> dict[str, bytes]:
         """Return the leaves of each file that was read to its end."""
-        return {p: bytes(d) for p, d in self._digests.items() if self._missing[p] == 0}
+        return {p: bytes(d) for p, d in self._digests.items() if all(self._known[p])}
 
     def roots(self) -> dict[str, str]:
         """Return the root over the leaves of each complete file, in hex."""
