@@ -55,7 +55,7 @@ class Check:
     first_layer: str | None = None
     first_tensor: str | None = None
     tensors: list[dict[str, Any]] = field(default_factory=list)
-    bounds: dict[str, float] = field(default_factory=dict)
+    eps64: float | None = None
     plan: dict[str, Any] = field(default_factory=dict)
     leaves: dict[str, Any] = field(default_factory=dict)
     prompts: dict[str, Any] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def _judge(reference: Reference, ran: Run, options: Options, outcome: Check) -> 
         signatures=compare.signature_distances(reference.signatures, ran.signatures),
     )
     judged = compare.judge(reference, found, options.rung)
-    outcome.status, outcome.reason, outcome.bounds = judged.status, judged.reason, judged.bounds
+    outcome.status, outcome.reason, outcome.eps64 = judged.status, judged.reason, reference.eps64
     outcome.first_layer, outcome.first_tensor = judged.first_layer, judged.first_tensor
     outcome.statistics = compare.statistics(found)
     outcome.thresholds = dict.fromkeys(found.worst, judged.threshold)

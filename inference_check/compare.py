@@ -16,13 +16,14 @@ eps64 on any model. Where 10 eps64 is beyond 5e-3 the test says nothing.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from verifier.rungs import bound_of, close_reason
 
 from .answers import GROUP, LAYER_SKETCH, SKETCH, Answers
 from .probes import in_model_order, place_of
@@ -35,13 +36,6 @@ MARGIN = 10.0
 SIGNED = 1e-5
 TELLING = 5e-3
 """A threshold above this cannot tell a true copy from a rounded one."""
-
-UNIT32 = 2.0**-24
-_UNITS = {"cast:fp16-rne": 2.0**-11, "cast:bf16-rne": 2.0**-8, "cast:bf16-trunc": 2.0**-7}
-RUNGS = (*_UNITS, *(f"quantized:{bits}" for bits in range(2, 9)))
-_BITS = re.compile(r"quantized:\D*([2-8])(?!\d)")
-WIDEST_BOUND = 1.0
-"""Beyond one standard deviation of the logits nothing is close, whatever the rung."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +59,7 @@ class Distances:
 class Judgement:
     """The status of a check, why, and the first place at which the streams part.
 
-    ``first_tensor`` is the first that has not its published signature. ``bounds`` are the rungs
-    within whose error these answers would be close, had the weights been found to be theirs.
+    ``first_tensor`` is the first that has not its published signature.
     """
 
     status: str
@@ -75,7 +68,6 @@ class Judgement:
     threshold: float
     layer_thresholds: tuple[float, ...]
     first_tensor: str | None = None
-    bounds: dict[str, float] = field(default_factory=dict)
 
 
 def first_positions(answers: Answers, count: int) -> Answers:
@@ -151,8 +143,8 @@ def judge(reference: "Reference", found: Distances, rung: str | None = None) -> 
     first = _place(parted[0]) if parted else "the output head" if beyond else None
     tensor = place_of(others[0]) if others else None
 
-    def judgement(status: str, reason: str, bounds: dict[str, float] | None = None) -> Judgement:
-        return Judgement(status, reason, first, threshold, limits, tensor, bounds or {})
+    def judgement(status: str, reason: str) -> Judgement:
+        return Judgement(status, reason, first, threshold, limits, tensor)
 
     if not parted and not beyond and not others:
         if telling:
@@ -164,10 +156,7 @@ def judge(reference: "Reference", found: Distances, rung: str | None = None) -> 
     bound = bound_of(rung, reference.eps64)
     if bound is not None and all(value <= bound for value in found.worst.values()):
         return judgement("close", close_reason(str(rung), bound))
-    bounds = {name: bound_of(name, reference.eps64) or 0.0 for name in RUNGS}
-    worst = max((_or_infinite(value) for value in found.worst.values()), default=math.inf)
-    within = {name: limit for name, limit in bounds.items() if worst <= limit}
-    return judgement("disagrees", _disagreement(found, parted, beyond, others, limits), within)
+    return judgement("disagrees", _disagreement(found, parted, beyond, others, limits))
 
 
 def _disagreement(
@@ -201,31 +190,6 @@ def _disagreement(
             "rotary base or the norms' epsilon perhaps"
         )
     return f"{said}, and {limits[parted[0]] if parted else FLOOR:.1e} is allowed"
-
-
-def close_reason(rung: str, bound: float) -> str:
-    """Say what ``close`` means."""
-    return (
-        f"computes alike within the error of {rung}, {bound:.1e} of the logits' spread; "
-        "these are not the official values"
-    )
-
-
-def bound_of(rung: str | None, eps64: float) -> float | None:
-    """Return the error that a cast or quantization may have, relative to the logits' spread.
-
-    A model carries rounding of its weights through the layers as it carries rounding of fp32: by
-    the ratio of the unit roundoffs, 2⁻²⁴ to that of the type. None where no rung was named.
-    """
-    if rung is None:
-        return None
-    unit = _UNITS.get(rung)
-    if unit is None:
-        bits = _BITS.match(rung)
-        if bits is None:
-            return None
-        unit = 2.0 ** -int(bits.group(1))
-    return min(WIDEST_BOUND, max(eps64, UNIT32) * unit / UNIT32)
 
 
 def _place(index: int) -> str:
