@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from inference_check import __main__ as command
 from inference_check.synthetic import make_checkpoint, make_weights, write_hf, write_meta
 
 from .conftest import SHAPE, edit_json
@@ -52,6 +53,7 @@ def test_swapped_layers_disagree_and_the_first_is_named(tmp_path, check, layout)
     assert outcome.status == 1
     assert outcome.inference["status"] == "disagrees"
     assert outcome.inference["first_layer"] == "layer 1"
+    assert outcome.inference["first_tensor"] == "layer 1's input_layernorm"
     assert outcome.err.count("\n") == 1
 
 
@@ -109,6 +111,31 @@ def test_a_layer_in_four_bits_is_found_and_named(tmp_path, check, weights, layer
             rounded[name] = ((tensor / step).round() * step).half()
     outcome = check(rewrite(tmp_path / "four", rounded))
     assert outcome.inference["first_layer"] == f"layer {layer}"
+    assert outcome.inference["first_tensor"] == f"layer {layer}'s q_proj"
+    assert len(outcome.inference["tensors"]) == 7
+
+
+MATRICES = [
+    "self_attn.q_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+]
+
+
+@pytest.mark.parametrize("write", [write_hf, write_meta])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_one_matrix_in_eight_bits_is_named(tmp_path, check, weights, matrix, write):
+    name = f"model.layers.2.{matrix}.weight"
+    step = weights[name].float().abs().amax(1, keepdim=True) / 127
+    changed = weights | {name: ((weights[name] / step).round() * step).half()}
+    outcome = check(rewrite(tmp_path / "eight", changed, write))
+    assert outcome.inference["first_layer"] == "layer 2"
+    place = f"layer 2's {matrix.partition('.')[2]}"
+    assert outcome.inference["first_tensor"] == place
+    assert [row["tensor"] for row in outcome.inference["tensors"]] == [name]
+    assert place in outcome.err
 
 
 def test_one_bit_in_an_exponent_disagrees(tmp_path, check, weights):
@@ -117,6 +144,74 @@ def test_one_bit_in_an_exponent_disagrees(tmp_path, check, weights):
     bits[5, 5] ^= 1 << 13
     outcome = check(rewrite(tmp_path / "bit", weights | {name: bits.view(torch.float16)}))
     assert outcome.inference["first_layer"] == "layer 3"
+    assert outcome.inference["first_tensor"] == "layer 3's down_proj"
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("model.embed_tokens.weight", "the embedding"),
+        ("lm_head.weight", "the output head"),
+        ("model.norm.weight", "the final norm"),
+        ("model.layers.1.post_attention_layernorm.weight", "layer 1's post_attention_layernorm"),
+    ],
+)
+def test_a_tensor_outside_the_products_is_named_too(
+    official, tmp_path, check, weights, name, place
+):
+    changed = weights[name].clone()
+    used = set(json.loads((official / "reference.json").read_text())["tokens"])
+    row = next(row for row in range(SHAPE.vocab) if row not in used) if changed.ndim == 2 else 3
+    changed[row] *= 1.5
+    outcome = check(rewrite(tmp_path / "other", weights | {name: changed}))
+    assert (outcome.status, outcome.inference["status"]) == (1, "disagrees")
+    assert outcome.inference["first_tensor"] == place
+
+
+def test_a_row_that_no_token_asked_for_is_seen_in_the_signature_alone(
+    official, tmp_path, check, weights
+):
+    used = set(json.loads((official / "reference.json").read_text())["tokens"])
+    embedding = weights["model.embed_tokens.weight"].clone()
+    embedding[next(row for row in range(SHAPE.vocab) if row not in used)] *= 2
+    changed = weights | {"model.embed_tokens.weight": embedding}
+    inference = check(rewrite(tmp_path / "row", changed)).inference
+    assert inference["statistics"]["logits"] <= inference["thresholds"]["logits"]
+    assert inference["first_layer"] is None
+    assert "no answer to these tokens shows it" in inference["reason"]
+
+
+@pytest.mark.parametrize("change", [{"rope_theta": 10100.0}, {"rms_norm_eps": 1e-5}])
+def test_where_every_tensor_is_right_the_config_is_blamed(copy, check, change):
+    edit_json(copy / "config.json", **change)
+    inference = check(copy).inference
+    assert (inference["status"], inference["first_tensor"]) == ("disagrees", None)
+    assert "its config differs" in inference["reason"]
+
+
+def test_a_reference_without_signatures_still_serves(official, tmp_path, check, weights):
+    content = json.loads((official / "reference.json").read_text())
+    del content["probes"]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(content | {"schema": 1}))
+    inference = check(official / "meta", reference=old).inference
+    assert inference["status"] == "agrees" and "signatures" not in inference["statistics"]
+    name = "model.layers.1.mlp.up_proj.weight"
+    changed = weights | {name: weights[name].flip(0)}
+    inference = check(rewrite(tmp_path / "other", changed), reference=old).inference
+    assert (inference["first_layer"], inference["first_tensor"]) == ("layer 1", None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_denormal_weights_agree_with_themselves(tmp_path, check, weights, dtype):
+    small = dict(weights)
+    for name in ("model.layers.1.mlp.up_proj.weight", "model.layers.0.self_attn.v_proj.weight"):
+        small[name] = weights[name].to(dtype, copy=True)
+        small[name][::2] = torch.finfo(dtype).smallest_normal / 7
+    folder = rewrite(tmp_path / "small", {name: t.to(dtype) for name, t in small.items()})
+    made = tmp_path / "r.json"
+    assert command.main([str(folder), "--make-reference", str(made)]) == 0
+    assert check(folder, reference=made).inference["status"] == "agrees"
 
 
 def test_a_row_of_the_head_that_nobody_asked_for_is_seen_in_the_sketch(
@@ -210,7 +305,7 @@ def test_a_single_file_is_not_run(copy, check):
 def test_a_plan_over_the_memory_is_not_run(official, check):
     outcome = check(official / "hf", "--memory", "100MiB")
     assert outcome.status == 3
-    assert "MiB" in outcome.inference["reason"]
+    assert "it needs about" in outcome.inference["reason"]
     assert check(official / "hf", "--memory", "350MiB").status == 0
 
 
