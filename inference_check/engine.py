@@ -38,7 +38,7 @@ from .ring import Load, Readers, Ring
 from .stream import SLACK, Event, Stream
 
 Tick = Callable[[int, bool], None]
-HEAD_ROWS = 4096
+HEAD_ROWS = 2048
 """Rows of the output head whose logits are held at once."""
 
 

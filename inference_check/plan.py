@@ -19,7 +19,7 @@ from verifier.digests import LEAF_BYTES, leaf_count
 from verifier.layouts import LogicalTensor, Part
 from verifier.readers import ITEM_BYTES
 
-EDGE_STEP = 1 << 19
+EDGE_STEP = 1 << 18
 Edge = tuple[str, int]
 """File and offset at which a kept piece begins."""
 

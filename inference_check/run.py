@@ -26,7 +26,9 @@ from .stream import SLACK, Stream, open_stream
 LEADING = 64
 IMPORTED = 240 << 20
 """Bytes that a process with torch and its thread pools holds without us, measured."""
-SLOTS, FEWEST_SLOTS = 8, 3
+FEWEST_SLOTS = 3
+SPARE_SLOTS = 4
+"""Slots besides those that the readers are filling: one is multiplied, the others wait for it."""
 GENEROUS = 128 << 20
 """Bytes of edges that are kept where nobody bounded the memory."""
 
@@ -105,12 +107,13 @@ def budget(
     Raises:
         NotRun: it is too small.
     """
+    wanted = threads(device)[0] + SPARE_SLOTS
     if memory is None:
-        return Budget(SLOTS, GENEROUS)
+        return Budget(wanted, GENEROUS)
     needed = working_bytes(copy, questions, device, dtype)
     needed += IMPORTED if device.type == "cpu" else 0
     left = memory - needed
-    slots = min(SLOTS, left // (LEAF_BYTES + SLACK))
+    slots = min(wanted, left // (LEAF_BYTES + SLACK))
     if slots < FEWEST_SLOTS:
         least = needed + FEWEST_SLOTS * (LEAF_BYTES + SLACK)
         raise NotRun(
@@ -125,21 +128,22 @@ def working_bytes(
     """Return what a run holds besides torch, ring and edges, bytes, from headers and config."""
     c, item = copy.config, dtype.itemsize
     hidden, vocab = c.hidden or 0, c.vocab or 0
-    seq = len(questions.tokens)
+    seq, tensors = len(questions.tokens), copy.tensors.values()
     attention = (c.heads + 2 * c.kv_heads) * c.head_width
-    # Sums, their transposes and what is made of them; the widest group is gate and up.
-    activations = item * seq * (6 * c.width + 3 * attention + 5 * hidden)
+    # The residual stream and its norms; sums and what is made of them, where they are widest.
+    activations = item * seq * (4 * c.width + max(5 * hidden, 4 * attention))
     scores = 3 * item * c.heads * seq**2
-    blocks = item * max(1 << 18, hidden, c.width) + 2 * LEAF_BYTES
-    vectors = 2 * sum(t.stored_bytes for t in copy.tensors.values() if len(t.shape) == 1)
-    rows = 2 * seq * copy.tensors[EMBEDDING].stored_bytes // max(vocab, 1)
-    # Logits of a slice in fp64, several times; packed signs; the probes' vectors, also in Meta's
-    # order.
+    blocks = item * max(1 << 18, hidden, c.width)
+    vectors = [tensor for tensor in tensors if len(tensor.shape) == 1]
+    small = sum(t.stored_bytes + item * t.shape[0] for t in vectors)
+    small += 2 * seq * copy.tensors[EMBEDDING].stored_bytes // max(vocab, 1)
+    # Logits of a slice in fp64, several times; packed signs; the probes' vectors.
     head = 8 * 8 * seq * min(HEAD_ROWS, vocab) + 2 * vocab
     if questions.probed:
-        head += 3 * PROBES * item * (vocab + hidden)
+        head += 2 * PROBES * item * (vocab + 2 * hidden)
     leaves = 48 * sum(copy.files.values()) // LEAF_BYTES
-    return activations + scores + blocks + vectors + rows + head + leaves
+    headers = 2048 * sum(len(tensor.parts) + len(tensor.copies) for tensor in tensors)
+    return activations + scores + blocks + small + head + leaves + headers
 
 
 def make_plan(copy: Copy, questions: Questions, keep_bytes: int, *, hash_all: bool) -> Plan:
