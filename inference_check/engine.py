@@ -4,17 +4,11 @@ A leaf is widened in blocks of about a mebibyte that stay in the processor's cac
 all activations, and *added* to the output: Meta's model-parallel parts are then output slices
 or partial sums as they lie in their files, and a row that two leaves share is two partial sums.
 Rows of q and k in Meta's order are not moved either; what they answer is.
-
-Small things that are needed before the table they lie in has come by (the rows of the embedding,
-norms, biases) are fetched with small reads, and compared with the leaf when it does.
 """
 
 import math
 import mmap
-import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -24,20 +18,16 @@ from torch import Tensor
 
 from verifier.blocks import DTYPES, from_pairs
 from verifier.digests import LEAF_BYTES
-from verifier.errors import ReadError
 from verifier.layouts import EMBEDDING, LogicalTensor
-from verifier.readers import ITEM_BYTES, Source, TensorEntry, open_source
-from verifier.walk import Identity
+from verifier.readers import ITEM_BYTES
 
 from .copies import Copy
-from .errors import WrongModel
-from .leaves import LeafDigests
-from .plan import Edge, Piece, Plan, leaf_size, memory_of
+from .files import PassFiles
+from .plan import Edge, Piece, Plan, memory_of
 from .probes import PROBES, Probes
 from .ring import Load, Readers, Ring
-from .stream import SLACK, Event, Stream
+from .stream import Event, Stream
 
-Tick = Callable[[int, bool], None]
 HEAD_ROWS = 2048
 """Rows of the output head whose logits are held at once."""
 
@@ -86,16 +76,15 @@ class EdgeMemory:
 class Engine:
     """One pass over the files of ``copy``; products must be asked for in the order of the plan.
 
-    ``edge_bytes`` is the most that the plan ever keeps.
-    ``digests`` None hashes nothing; ``probes`` None signs nothing; ``squares`` also adds up the
-    squares of every entry. ``tick`` is told of bytes as they are read, from any thread, and whether
-    they are small reads that come on top of the plan.
+    ``edge_bytes`` is the most that the plan ever keeps. ``probes`` None signs nothing; ``squares``
+    also adds up the squares of every entry.
     """
 
     def __init__(
         self,
         copy: Copy,
         plan: Plan,
+        files: PassFiles,
         stream: Stream,
         tokens: Sequence[int],
         *,
@@ -103,57 +92,35 @@ class Engine:
         slots: int,
         edge_bytes: int,
         readers: int,
-        digests: LeafDigests | None,
         probes: Probes | None,
         squares: bool,
-        tick: Tick,
     ) -> None:
         self.copy, self.plan, self.stream, self.dtype = copy, plan, stream, dtype
-        self.tokens, self.digests, self.probes = tokens, digests, probes
-        self.bytes_read_small = 0
+        self.files, self.tokens, self.probes = files, tokens, probes
         self.signatures: dict[str, Tensor] = {}
         self.norms: dict[str, float] = {}
-        self._measure, self._tick = squares, tick
+        self._measure = squares
         self._slot_count, self._reader_count = slots, readers
         self._vectors: dict[str, Tensor] = {}
-        self._checks: dict[tuple[str, int], list[tuple[int, bytes]]] = {}
         self._kept: dict[Edge, Tensor] = {}
         self._memory = EdgeMemory(edge_bytes)
         self._uploads: list[tuple[Event, Load | None, Tensor | None]] = []
-        self._borders: dict[tuple[str, int], bytes] = {}
-        self._lock = threading.Lock()
         widest = max(t.shape[1] for t in copy.tensors.values() if len(t.shape) == 2)
         self._scratch = torch.empty(
             max(stream.block_entries, widest), dtype=dtype, device=stream.device
         )
         self._wide = self._scratch[:0].view(0, 1)
         self._group = -1
-        self._stack = ExitStack()
-        self._sources: dict[str, Source] = {}
-        self._identities: dict[str, Identity] = {}
 
     def __enter__(self) -> Self:
-        """Open every file, fetch what is small, and begin to read."""
-        with ExitStack() as opened:
-            for path in sorted(self.plan.sizes):
-                source = opened.enter_context(open_source(self.copy.root, path))
-                self._identities[path] = Identity.of(os.fstat(source.descriptor))
-                if source.size != self.plan.sizes[path]:
-                    raise ReadError(path, "it changed while it was being read")
-                self._sources[path] = source
-            self._odd = {
-                part.entry.path
-                for tensor in self.copy.tensors.values()
-                for part in tensor.parts
-                if part.entry.start % ITEM_BYTES[part.entry.dtype]
-            }
-            if self.digests is not None:
-                self.digests.begin(self._identities)
-            self._fetch_vectors()
-            self._rows = self._fetch_rows(self.copy.tensors[EMBEDDING])
-            self._stack = opened.pop_all()
+        """Fetch what is small, and begin to read."""
+        for name, tensor in self.copy.tensors.items():
+            if len(tensor.shape) == 1:
+                self._vectors[name] = self._vector(name, tensor)
+        rows = self.files.rows(self.copy.tensors[EMBEDDING], self.tokens, self.dtype)
+        self._rows = rows.to(self.stream.device)
         self._ring = Ring(self.stream.slots(self._slot_count), self.plan.items())
-        self._readers = Readers(self._ring, self._reader_count, self._fill, self._digest)
+        self._readers = Readers(self._ring, self._reader_count, self.files.fill, self.files.digest)
         return self
 
     def __exit__(
@@ -165,15 +132,6 @@ class Engine:
         self._ring.end()
         self._readers.join()
         self._uploads.clear()
-        with self._stack:
-            if error is None:
-                self.check_unchanged()
-
-    def check_unchanged(self) -> None:
-        """Raise ReadError if a file was written to since it was opened."""
-        for path, source in self._sources.items():
-            if Identity.of(os.fstat(source.descriptor)) != self._identities[path]:
-                raise ReadError(path, "it changed while it was being read")
 
     # What the model asks for.
 
@@ -355,108 +313,17 @@ class Engine:
             yield cut, stored[start - piece.start : stop - piece.start]
             start = stop
 
-    def _sign(self, name: str, output: _Output) -> None:
-        if self.probes is not None and output.signed is not None:
-            self.signatures[name] = self.probes.signature(output.signed)
-            self.norms[name] = math.sqrt(output.squares)
-
-    # What the reader threads do.
-
-    def _fill(self, load: Load) -> None:
-        """Read a leaf, and compare it with what was fetched from it before."""
-        path, leaf = load.item.path, load.item.leaf
-        assert leaf is not None
-        assert load.slot is not None
-        size = leaf_size(self.plan.sizes[path], leaf)
-        offset = leaf * LEAF_BYTES
-        beyond = 0
-        if path in self._odd:
-            beyond = min(SLACK, self.plan.sizes[path] - offset - size)
-        self._sources[path].read_into(load.slot.view[: size + beyond], offset)
-        for start, expected in self._checks.get((path, leaf), ()):
-            if load.slot.view[start : start + len(expected)] != expected:
-                raise ReadError(path, "it changed while it was being read")
-        if path in self._odd:
-            self._compare_borders(path, leaf, load.slot.view[:size], beyond, load.slot.view[size:])
-        self._tick(size, False)
-
-    def _compare_borders(
-        self, path: str, leaf: int, data: memoryview, beyond: int, behind: memoryview
-    ) -> None:
-        """Compare what was read behind a leaf with the beginning of the next one."""
-        for place, found in ((leaf, data[:SLACK]), (leaf + 1, behind[:beyond])):
-            with self._lock:
-                known = self._borders.pop((path, place), None)
-                if known is None:
-                    self._borders[path, place] = bytes(found)
-                    continue
-            shared = min(len(known), len(found))
-            if found[:shared] != known[:shared]:
-                raise ReadError(path, "it changed while it was being read")
-
-    def _digest(self, load: Load) -> None:
-        if self.digests is None:
-            return
-        item = load.item
-        assert item.leaf is not None
-        assert load.slot is not None
-        size = leaf_size(self.plan.sizes[item.path], item.leaf)
-        self.digests.take(item.path, item.leaf, load.slot.view[:size])
-
-    # Small reads.
-
-    def _fetch_vectors(self) -> None:
-        for name, tensor in self.copy.tensors.items():
-            if len(tensor.shape) == 1:
-                self._vectors[name] = self._fetch_vector(name, tensor)
-
-    def _fetch_vector(self, name: str, tensor: LogicalTensor) -> Tensor:
-        """Return a vector, all of whose copies must be alike.
-
-        Raises:
-            WrongModel: model-parallel parts hold copies that differ.
-        """
-        entry = tensor.parts[0].entry
-        data = self._small(entry, 0, entry.end - entry.start)
-        for copy in tensor.copies:
-            if self._small(copy, 0, copy.end - copy.start) != data:
-                raise WrongModel(f"{copy.path}: its copy of {name} is not that of the other parts")
-        values = _stored(data, entry.dtype).to(self.dtype)
+    def _vector(self, name: str, tensor: LogicalTensor) -> Tensor:
+        values = self.files.vector(name, tensor).to(self.dtype)
         if self.probes is not None:
             self.signatures[name] = self.probes.of_vector(values)
             self.norms[name] = float(values.double().norm())
         return values.to(self.stream.device)
 
-    def _fetch_rows(self, tensor: LogicalTensor) -> Tensor:
-        found = torch.empty(len(self.tokens), tensor.shape[1], dtype=self.dtype)
-        for part in tensor.parts:
-            rows, width = part.entry.shape
-            size = width * ITEM_BYTES[part.entry.dtype]
-            for row in sorted({t for t in self.tokens if part.row <= t < part.row + rows}):
-                data = self._small(part.entry, (row - part.row) * size, size)
-                for position in (p for p, token in enumerate(self.tokens) if token == row):
-                    place = found[position, part.column : part.column + width]
-                    place.copy_(_stored(data, part.entry.dtype))
-        return found.to(self.stream.device)
-
-    def _small(self, entry: TensorEntry, start: int, size: int) -> bytes:
-        """Return ``size`` bytes of an entry, and expect them again when their leaf is read."""
-        offset = entry.start + start
-        data = self._sources[entry.path].read(offset, size)
-        done = 0
-        while done < size:
-            leaf, within = divmod(offset + done, LEAF_BYTES)
-            count = min(size - done, LEAF_BYTES - within)
-            expected = data if count == size else data[done : done + count]
-            self._checks.setdefault((entry.path, leaf), []).append((within, expected))
-            done += count
-        self.bytes_read_small += size
-        self._tick(size, True)
-        return data
-
-
-def _stored(data: bytes, dtype: str) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype])
+    def _sign(self, name: str, output: _Output) -> None:
+        if self.probes is not None and output.signed is not None:
+            self.signatures[name] = self.probes.signature(output.signed)
+            self.norms[name] = math.sqrt(output.squares)
 
 
 def _flat(stored: Tensor, dtype: str) -> Tensor:

@@ -17,6 +17,7 @@ from .answers import Answers, Head, LayerWatch
 from .copies import Copy
 from .engine import HEAD_ROWS, Engine
 from .errors import NotFinite, NotRun, WrongModel
+from .files import PassFiles
 from .leaves import LeafDigests
 from .model import groups, hidden_states, softcap
 from .plan import Plan
@@ -200,36 +201,42 @@ def run(
     counter = _Counter(found, totals.bytes_read, report)
     readers, multipliers = threads(device)
     torch.set_num_threads(multipliers)
-    engine = Engine(
-        copy,
-        plan,
-        stream or open_stream(device),
-        questions.tokens,
-        dtype=dtype,
-        slots=room.slots,
-        edge_bytes=totals.most_kept,
-        readers=readers,
-        digests=digests,
-        probes=_probes(copy, questions, dtype, device),
-        squares=questions.measured,
-        tick=counter.add,
-    )
-    found.signatures, found.norms = engine.signatures, engine.norms
-    with engine, torch.no_grad():
-        found.plan = {
-            "slots": room.slots,
-            "kept": totals.most_kept,
-            "bytes_read": totals.bytes_read + engine.bytes_read_small,
-            "bytes_read_twice": totals.bytes_read_again + engine.bytes_read_small,
-        }
-        try:
-            found.answers = _ask(copy, engine, questions)
-        except Exception:
-            if digests is not None:  # they count whatever the model makes of the weights
-                _complete(engine, found)
-            raise
-        _complete(engine, found)
+    with PassFiles(copy.root, plan.sizes, copy.tensors, digests, counter.add) as files:
+        engine = Engine(
+            copy,
+            plan,
+            files,
+            stream or open_stream(device),
+            questions.tokens,
+            dtype=dtype,
+            slots=room.slots,
+            edge_bytes=totals.most_kept,
+            readers=readers,
+            probes=_probes(copy, questions, dtype, device),
+            squares=questions.measured,
+        )
+        found.signatures, found.norms = engine.signatures, engine.norms
+        with engine, torch.no_grad():
+            found.plan = {
+                "slots": room.slots,
+                "kept": totals.most_kept,
+                "bytes_read": totals.bytes_read + files.small_bytes,
+                "bytes_read_twice": totals.bytes_read_again + files.small_bytes,
+            }
+            try:
+                found.answers = _ask(copy, engine, questions)
+            except Exception:
+                if digests is not None:  # they count whatever the model makes of the weights
+                    _complete(engine, found)
+                raise
+            _complete(engine, found)
     return found
+
+
+def _complete(engine: Engine, found: Run) -> None:
+    engine.drain()
+    engine.files.check_unchanged()
+    found.complete = True
 
 
 def _ask(copy: Copy, engine: Engine, questions: Questions) -> Answers:
@@ -246,12 +253,6 @@ def _ask(copy: Copy, engine: Engine, questions: Questions) -> Answers:
     if not head.finite:
         raise NotFinite("the output head")
     return head.answers(watch.found)
-
-
-def _complete(engine: Engine, found: Run) -> None:
-    engine.drain()
-    engine.check_unchanged()
-    found.complete = True
 
 
 def _probes(

@@ -134,6 +134,17 @@ def test_metas_layout_computes_metas_formula(tmp_path, parts):
     assert distance(logits(tmp_path, torch.float64), expected) < 1e-12
 
 
+def test_llama_3_in_metas_layout_cuts_the_embedding_by_rows(tmp_path):
+    make_checkpoint(tmp_path, "meta", parts=2, shape=SHAPE)
+    expected = by_metas_formula(tmp_path)
+    files = sorted(tmp_path.glob("*.pth"))
+    states = [torch.load(file, weights_only=True) for file in files]
+    whole = torch.cat([state["tok_embeddings.weight"] for state in states], 1)
+    for file, state, rows in zip(files, states, whole.chunk(2), strict=True):
+        torch.save(state | {"tok_embeddings.weight": rows.clone()}, file)
+    assert distance(logits(tmp_path), expected) < 1e-5
+
+
 def test_both_layouts_agree_to_the_last_bits_of_fp64(official):
     one, two = (logits(official / layout, torch.float64) for layout in ("hf", "meta"))
     assert distance(one, two) < 1e-12
