@@ -71,6 +71,8 @@ def check(path: Path, reference: Path, options: Options, progress: Progress) -> 
         _check(path, reference, options, progress, outcome)
     except NotFinite as error:
         outcome.status, outcome.reason, outcome.first_layer = "disagrees", str(error), error.place
+        if outcome.first_tensor is not None:
+            outcome.reason += f", and lie in {outcome.first_tensor}"
     except WrongModel as error:
         outcome.status, outcome.reason = "disagrees", str(error)
     except (NotRun, ReadError) as error:
@@ -106,13 +108,24 @@ def _check(path: Path, file: Path, options: Options, progress: Progress, outcome
             report=progress,
             found=found,
         )
+    except NotFinite:
+        outcome.first_tensor = compare.first_not_finite(found.signatures)
+        raise
     finally:
         outcome.bytes_read, outcome.plan = found.bytes_read, found.plan
         if digests is not None and found.complete:
-            outcome.leaves = {"kind": digests.kind, "roots": digests.roots()}
-            if options.leaves_out is not None:
-                digests.write(options.leaves_out)
+            _hand_over(digests, options.leaves_out, outcome)
     _judge(reference, found, options, outcome)
+
+
+def _hand_over(digests: LeafDigests, file: Path | None, outcome: Check) -> None:
+    """Report what was hashed, and write the leaves to ``file`` if they are wanted."""
+    outcome.leaves = {"kind": digests.kind, "roots": digests.roots()}
+    if file is not None:
+        try:
+            digests.write(file)
+        except OSError as error:
+            raise NotRun(f"the digests cannot be written: {error.strerror}") from None
 
 
 def _judge(reference: Reference, ran: Run, options: Options, outcome: Check) -> None:

@@ -125,6 +125,13 @@ def signature_distances(
     return distances
 
 
+def first_not_finite(found: Mapping[str, Tensor]) -> str | None:
+    """Say which tensor holds NaN or Infinity, from the signatures made so far; None for none."""
+    names = (name for name, sigma in found.items() if not bool(torch.isfinite(sigma).all()))
+    first = min(names, key=in_model_order, default=None)
+    return None if first is None else place_of(first)
+
+
 def judge(reference: "Reference", found: Distances, rung: str | None = None) -> Judgement:
     """Say what distances mean; ``rung`` is what the weights check named, ``cast:bf16-rne`` say.
 

@@ -98,7 +98,7 @@ class PassFiles:
         entry = tensor.parts[0].entry
         data = self._small(entry, 0, entry.end - entry.start)
         for copy in tensor.copies:
-            if self._small(copy, 0, copy.end - copy.start) != data:
+            if self._small(copy, 0, copy.end - copy.start, same=data) is not data:
                 raise WrongModel(f"{copy.path}: its copy of {name} is not that of the other parts")
         return _stored(data, entry.dtype)
 
@@ -157,10 +157,14 @@ class PassFiles:
         size = leaf_size(self.sizes[item.path], item.leaf)
         self.digests.take(item.path, item.leaf, load.slot.view[:size])
 
-    def _small(self, entry: TensorEntry, start: int, size: int) -> bytes:
-        """Return ``size`` bytes of an entry, and expect them again when their leaf is read."""
+    def _small(self, entry: TensorEntry, start: int, size: int, same: bytes | None = None) -> bytes:
+        """Return ``size`` bytes of an entry, and expect them again when their leaf is read.
+
+        Where they are the ``same`` as known bytes, those are returned, and held only once.
+        """
         offset = entry.start + start
         data = self._sources[entry.path].read(offset, size)
+        data = same if same == data else data
         done = 0
         while done < size:
             leaf, within = divmod(offset + done, LEAF_BYTES)

@@ -83,23 +83,39 @@ def test_params_that_are_not_the_published_ones_disagree(official, tmp_path, che
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "place", "tensor"),
     [
-        ("model.layers.2.mlp.down_proj.weight", "layer 2"),
-        ("model.layers.1.input_layernorm.weight", "layer 1"),
-        ("model.norm.weight", "the final norm"),
-        ("lm_head.weight", "the output head"),
+        ("model.layers.2.mlp.down_proj.weight", "layer 2", "layer 2's down_proj"),
+        ("model.layers.1.input_layernorm.weight", "layer 1", "layer 1's input_layernorm"),
+        ("model.norm.weight", "the final norm", "the final norm"),
+        ("lm_head.weight", "the output head", "the output head"),
     ],
 )
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_weights_that_are_not_numbers_disagree_and_the_layer_is_named(
-    tmp_path, check, weights, name, place, value
+def test_weights_that_are_not_numbers_disagree_and_are_named(
+    tmp_path, check, weights, name, place, tensor, value
 ):
     spoiled = weights[name].clone()
     spoiled.view(-1)[3] = value
     outcome = check(rewrite(tmp_path / "nan", weights | {name: spoiled}))
     assert outcome.inference["status"] == "disagrees"
     assert outcome.inference["first_layer"] == place
+    assert outcome.inference["first_tensor"] == tensor
+    assert tensor in outcome.err
+
+
+def test_weights_whose_products_overflow_are_named_by_layer(tmp_path, check, weights):
+    huge = {name: tensor.float() for name, tensor in weights.items()}
+    huge["model.layers.1.mlp.up_proj.weight"] *= 1e38
+    outcome = check(rewrite(tmp_path / "huge", huge))
+    assert outcome.inference["status"] == "disagrees"
+    assert outcome.inference["first_layer"] == "layer 1"
+
+
+def test_digests_that_cannot_be_written_are_one_sentence(official, check):
+    outcome = check(official / "hf", "--leaves-out", "/nowhere/leaves")
+    assert (outcome.status, outcome.inference["status"]) == (3, "not-run")
+    assert "cannot be written" in outcome.err
 
 
 @pytest.mark.parametrize("layer", range(4))
