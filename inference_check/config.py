@@ -51,7 +51,7 @@ class ModelConfig:
     """The numbers of one model; ``hidden``, ``vocab``, ``tied`` are None where the tensors tell.
 
     Scores are divided by √``query_scale``, or by √d where it is None; ``attention_cap`` and
-    ``logit_cap`` bound scores and logits softly.
+    ``logit_cap`` bound scores and logits softly. ``rope_factors`` divide the rotary frequencies.
     """
 
     model_type: str
@@ -69,6 +69,7 @@ class ModelConfig:
     query_scale: float | None = None
     attention_cap: float | None = None
     logit_cap: float | None = None
+    rope_factors: tuple[float, ...] = ()
 
     @property
     def family(self) -> Family:
@@ -161,6 +162,48 @@ def from_meta(params: Mapping[str, Any]) -> ModelConfig:
             vocab=None if vocab == -1 else _whole(params, "vocab_size", MAX_VOCAB),
             norm_eps=_fraction(params, "norm_eps", 1e-5),
             rope_base=_base(params.get("rope_theta", 10000.0)),
+        )
+    )
+
+
+def from_gguf(metadata: Mapping[str, Any], factors: tuple[float, ...] = ()) -> ModelConfig:
+    """Understand the metadata of a GGUF file (llama.cpp, docs/gguf.md); others than LLaMA are not.
+
+    ``factors`` are its tensor `rope_freqs.weight`, if it has one.
+
+    Raises:
+        NotRun: the architecture is not supported, or a number is missing or out of bounds.
+    """
+    kind = metadata.get("general.architecture")
+    if kind != "llama":
+        raise NotRun(f"unsupported architecture: {str(kind)[:80]} in GGUF")
+    own = {k.removeprefix("llama."): v for k, v in metadata.items() if k.startswith("llama.")}
+    if own.get("expert_count"):
+        raise NotRun("unsupported architecture: a mixture of experts")
+    if own.get("rope.scaling.type", "none") != "none":
+        raise NotRun(f"unsupported rotary embedding: {str(own['rope.scaling.type'])[:80]}")
+    width = _whole(own, "embedding_length", MAX_WIDTH)
+    heads = _whole(own, "attention.head_count", MAX_HEADS)
+    head_width = _whole(own, "attention.key_length", MAX_WIDTH, width // heads)
+    if _whole(own, "attention.value_length", MAX_WIDTH, head_width) != head_width:
+        raise NotRun("unsupported architecture: keys and values of different widths")
+    if _whole(own, "rope.dimension_count", MAX_WIDTH, head_width) != head_width:
+        raise NotRun("unsupported rotary embedding: partial")
+    if factors and (len(factors) != head_width // 2 or not all(1e-3 < f < 1e6 for f in factors)):
+        raise NotRun("the scaling of the rotary embedding in its tensors makes no sense")
+    return _checked(
+        ModelConfig(
+            model_type="llama",
+            layers=_whole(own, "block_count", MAX_LAYERS),
+            width=width,
+            heads=heads,
+            kv_heads=_whole(own, "attention.head_count_kv", MAX_HEADS, heads),
+            head_width=head_width,
+            hidden=_whole(own, "feed_forward_length", MAX_HIDDEN),
+            vocab=None,
+            norm_eps=_fraction(own, "attention.layer_norm_rms_epsilon", 1e-5),
+            rope_base=_base(own.get("rope.freq_base", 10000.0)),
+            rope_factors=factors,
         )
     )
 

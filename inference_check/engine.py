@@ -18,15 +18,16 @@ from torch import Tensor
 
 from verifier.blocks import DTYPES, from_pairs
 from verifier.digests import LEAF_BYTES
+from verifier.gguf_blocks import decode
 from verifier.layouts import EMBEDDING, LogicalTensor
-from verifier.readers import ITEM_BYTES
+from verifier.readers import QUANTIZED
 
 from .copies import Copy
 from .files import PassFiles
-from .plan import Edge, Piece, Plan, memory_of
+from .plan import Edge, Piece, Plan, memory_of, unit_of
 from .probes import PROBES, Probes
 from .ring import Load, Readers, Ring
-from .stream import Event, Stream
+from .stream import CpuStream, Event, Stream
 
 HEAD_ROWS = 2048
 """Rows of the output head whose logits are held at once."""
@@ -110,6 +111,7 @@ class Engine:
             max(stream.block_entries, widest), dtype=dtype, device=stream.device
         )
         self._wide = self._scratch[:0].view(0, 1)
+        self._host = CpuStream()
         self._group = -1
 
     def __enter__(self) -> Self:
@@ -216,7 +218,7 @@ class Engine:
             if load.slot is None:
                 for piece in item.uses:
                     memory = self._kept.pop(piece.edge)
-                    block, copied = self.stream.upload(memory[: piece.size])
+                    block, copied = self._upload(memory[: piece.size], item.uses)
                     yield piece, block
                     self.stream.used()
                     self._uploads.append((copied, None, memory))
@@ -229,13 +231,19 @@ class Engine:
                 memory[: piece.size].copy_(stored)
             start = min(piece.start for piece in item.uses)
             stop = max(piece.stop for piece in item.uses)
-            block, copied = self.stream.upload(load.slot.tensor[start - offset : stop - offset])
+            stored = load.slot.tensor[start - offset : stop - offset]
+            block, copied = self._upload(stored, item.uses)
             for piece in item.uses:
                 yield piece, block[piece.start - start : piece.stop - start]
             self.stream.used()
             self._uploads.append((copied, load, None))
             self._let_go(self.stream.in_flight)
         raise AssertionError("the plan ended before the model did")
+
+    def _upload(self, stored: Tensor, pieces: Sequence[Piece]) -> tuple[Tensor, Event]:
+        """Bring bytes where the products are made; blocks are decoded on the host first."""
+        quantized = any(piece.part.entry.dtype in QUANTIZED for piece in pieces)
+        return (self._host if quantized else self.stream).upload(stored)
 
     def _let_go(self, leave: int) -> None:
         """Release slots whose bytes have arrived, all but the last ``leave``."""
@@ -260,22 +268,22 @@ class Engine:
     def _multiply(self, piece: Piece, stored: Tensor, output: _Output) -> None:
         """Add the products of a piece: the end of a row, whole rows, the beginning of a row."""
         width = piece.part.entry.shape[1]
-        flat = _flat(stored, piece.part.entry.dtype)
+        entries = _Entries(stored, piece.part.entry.dtype)
         row, column = divmod(self._entry_of(piece, piece.start), width)
-        position, total = 0, flat.numel()
+        position, total = 0, entries.total
         if column:
             position = min(width - column, total)
-            self._add(piece, output, row, column, flat[:position].view(1, -1))
+            self._add(piece, output, row, column, entries.between(0, position).view(1, -1))
             row += 1
         step = max(self.stream.block_entries // width, 1)
         while total - position >= width:
             count = min(step, (total - position) // width)
-            block = flat[position : position + count * width].view(count, width)
+            block = entries.between(position, position + count * width).view(count, width)
             self._add(piece, output, row, 0, block)
             position += count * width
             row += count
         if position < total:
-            self._add(piece, output, row, 0, flat[position:].view(1, -1))
+            self._add(piece, output, row, 0, entries.between(position, total).view(1, -1))
 
     def _add(self, piece: Piece, output: _Output, row: int, column: int, block: Tensor) -> None:
         rows, columns = block.shape
@@ -295,8 +303,8 @@ class Engine:
 
     @staticmethod
     def _entry_of(piece: Piece, place: int) -> int:
-        entry = piece.part.entry
-        return (place - entry.start) // ITEM_BYTES[entry.dtype]
+        entries, size = unit_of(piece.part.entry.dtype)
+        return (place - piece.part.entry.start) // size * entries
 
     def _row_of(self, piece: Piece) -> int:
         return self._entry_of(piece, piece.start) // piece.part.entry.shape[1]
@@ -304,7 +312,7 @@ class Engine:
     def _in_rows(self, piece: Piece, stored: Tensor, most: int) -> Iterator[tuple[Piece, Tensor]]:
         """Cut a piece into pieces of which each touches at most ``most`` rows."""
         entry = piece.part.entry
-        size = entry.shape[1] * ITEM_BYTES[entry.dtype]
+        size = (entry.end - entry.start) // entry.shape[0]
         start = piece.start
         while start < piece.stop:
             row = (start - entry.start) // size
@@ -326,9 +334,22 @@ class Engine:
             self.norms[name] = math.sqrt(output.squares)
 
 
-def _flat(stored: Tensor, dtype: str) -> Tensor:
-    """See bytes as entries; bytes at an odd address are moved first."""
-    wanted = DTYPES[dtype]
-    if stored.storage_offset() % wanted.itemsize or stored.data_ptr() % wanted.itemsize:
-        stored = stored.clone()
-    return stored.view(wanted)
+class _Entries:
+    """The entries of a piece: its bytes seen as their type, or blocks decoded as they are needed."""
+
+    def __init__(self, stored: Tensor, dtype: str) -> None:
+        self._stored, self._dtype = stored, dtype
+        self._unit, self._size = unit_of(dtype)
+        self.total = stored.numel() // self._size * self._unit
+        if dtype not in QUANTIZED:
+            wanted = DTYPES[dtype]
+            if stored.storage_offset() % wanted.itemsize or stored.data_ptr() % wanted.itemsize:
+                stored = stored.clone()  # bytes at an odd address
+            self._stored = stored.view(wanted)
+
+    def between(self, start: int, stop: int) -> Tensor:
+        """Return entries [start, stop), flat; they lie between blocks."""
+        if self._dtype not in QUANTIZED:
+            return self._stored[start:stop]
+        low, high = (place // self._unit * self._size for place in (start, stop))
+        return torch.from_numpy(decode(self._dtype, self._stored[low:high].numpy()))

@@ -19,13 +19,14 @@ from torch import Tensor
 from verifier.blocks import DTYPES
 from verifier.digests import LEAF_BYTES
 from verifier.errors import ReadError
+from verifier.gguf_blocks import decode
 from verifier.layouts import LogicalTensor
-from verifier.readers import ITEM_BYTES, Source, TensorEntry, open_source
+from verifier.readers import QUANTIZED, Source, TensorEntry, open_source
 from verifier.walk import Identity
 
 from .errors import WrongModel
 from .leaves import LeafDigests
-from .plan import leaf_size
+from .plan import leaf_size, unit_of
 from .ring import Load
 from .stream import SLACK
 
@@ -58,7 +59,8 @@ class PassFiles:
             part.entry.path
             for tensor in tensors.values()
             for part in tensor.parts
-            if part.entry.start % ITEM_BYTES[part.entry.dtype]
+            if part.entry.start % unit_of(part.entry.dtype)[1]
+            or LEAF_BYTES % unit_of(part.entry.dtype)[1]
         }
         with ExitStack() as opened:
             for path, size in sorted(sizes.items()):
@@ -107,7 +109,7 @@ class PassFiles:
         found = torch.empty(len(ids), tensor.shape[1], dtype=dtype)
         for part in tensor.parts:
             rows, width = part.entry.shape
-            size = width * ITEM_BYTES[part.entry.dtype]
+            size = (part.entry.end - part.entry.start) // rows
             for row in sorted({i for i in ids if part.row <= i < part.row + rows}):
                 data = self._small(part.entry, (row - part.row) * size, size)
                 for position in (p for p, wanted in enumerate(ids) if wanted == row):
@@ -178,4 +180,6 @@ class PassFiles:
 
 
 def _stored(data: bytes, dtype: str) -> Tensor:
+    if dtype in QUANTIZED:
+        return torch.from_numpy(decode(dtype, data))
     return torch.frombuffer(bytearray(data), dtype=DTYPES[dtype])

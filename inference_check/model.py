@@ -200,6 +200,8 @@ def rotary_angles(seq: int, config: ModelConfig) -> Tensor:
         turns = s.original * frequencies / (2 * math.pi)
         smooth = ((turns - s.low) / (s.high - s.low)).clamp(0, 1)
         frequencies = frequencies * (smooth + (1 - smooth) / s.factor)
+    if config.rope_factors:
+        frequencies = frequencies / torch.tensor(config.rope_factors, dtype=torch.float64)
     return torch.arange(seq, dtype=torch.float64)[:, None] * frequencies
 
 

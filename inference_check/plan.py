@@ -17,7 +17,7 @@ from functools import cached_property
 
 from verifier.digests import LEAF_BYTES, leaf_count
 from verifier.layouts import LogicalTensor, Part
-from verifier.readers import ITEM_BYTES
+from verifier.readers import ITEM_BYTES, QUANTIZED
 
 EDGE_STEP = 1 << 18
 Edge = tuple[str, int]
@@ -28,8 +28,8 @@ Edge = tuple[str, int]
 class Piece:
     """Bytes [start, stop) of a file: whole entries of one part of a matrix, all in one leaf.
 
-    ``stop`` lies beyond the leaf only where the leaf ends inside an entry, as in a file whose
-    header has an odd length; then by less than an entry.
+    ``stop`` lies beyond the leaf only where the leaf ends inside an entry or a block of them, as in
+    a file whose header has an odd length; then by less than that.
     """
 
     name: str
@@ -210,12 +210,17 @@ class Plan:
         for span in spans[bisect_right(ends, low) :]:
             if span.start >= high:
                 break
-            item = ITEM_BYTES[span.part.entry.dtype]
-            start = span.start + max(0, -(-(low - span.start) // item)) * item
-            stop = min(span.end, span.start + -(-(high - span.start) // item) * item)
+            _, unit = unit_of(span.part.entry.dtype)
+            start = span.start + max(0, -(-(low - span.start) // unit)) * unit
+            stop = min(span.end, span.start + -(-(high - span.start) // unit) * unit)
             if start < stop:
                 pieces.append(Piece(span.name, span.part, span.group, start, stop))
         return pieces
+
+
+def unit_of(dtype: str) -> tuple[int, int]:
+    """Return the entries and bytes that cannot be cut apart: one entry, or a block of them."""
+    return QUANTIZED.get(dtype) or (1, ITEM_BYTES[dtype])
 
 
 def memory_of(size: int) -> int:

@@ -156,6 +156,8 @@ def working_bytes(
     head = 8 * 8 * seq * min(HEAD_ROWS, vocab) + 2 * vocab
     if questions.probed:
         head += 2 * PROBES * item * (vocab + 2 * hidden)
+    if any(tensor.block for tensor in tensors):
+        blocks += 8 * 4 * max(1 << 18, hidden, c.width)  # levels, scales and sums of a decoder
     leaves = 48 * sum(copy.files.values()) // LEAF_BYTES
     headers = 2048 * sum(len(tensor.parts) + len(tensor.copies) for tensor in tensors)
     return activations + scores + blocks + small + head + leaves + headers

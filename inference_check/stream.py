@@ -18,8 +18,8 @@ from torch import Tensor
 
 from verifier.digests import LEAF_BYTES
 
-SLACK = 64
-"""Bytes behind a slot: an entry that begins in a leaf may end just beyond it."""
+SLACK = 512
+"""Bytes behind a slot: an entry or block that begins in a leaf may end just beyond it."""
 
 
 class Event(Protocol):

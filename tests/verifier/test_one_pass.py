@@ -103,7 +103,7 @@ def verify_here(folder, key):
     from verifier.progress import silent
     from verifier.verify import Options, verify
 
-    return verify(folder, Options(trusted=tuple(load_all([key]))), silent)
+    return verify(folder, Options(trust=load_all([key])), silent)
 
 
 @pytest.mark.parametrize(
