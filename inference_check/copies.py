@@ -143,6 +143,8 @@ def _checked(
             raise WrongModel(f"{name} is {list(tensor.shape)}, and its config says {list(shape)}")
         if tensor.dtype not in FLOATS and not can_decode(tensor.dtype):
             raise NotRun(f"unsupported type of tensor {name}: {tensor.dtype}")
+        if len(shape) == 1 and (len(tensor.parts) > 1 or tensor.pair_width is not None):
+            raise NotRun(f"unsupported layout of tensor {name}")
         if any(part.entry.count == 0 for part in tensor.parts):
             raise WrongModel(f"a part of {name} is empty")
     return Copy(root, config, {name: tensors[name] for name in expected}, {})

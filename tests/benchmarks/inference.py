@@ -68,13 +68,15 @@ class Timed:
         Raises:
             SystemExit: it failed, so that its time would mean nothing.
         """
-        with tempfile.TemporaryFile() as out:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as complaints:
             started = time.perf_counter()
-            process = subprocess.Popen(list(self.arguments), stdout=out)
+            process = subprocess.Popen(list(self.arguments), stdout=out, stderr=complaints)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             self.wall.append(time.perf_counter() - started)
             if process.returncode:
+                complaints.seek(0)
+                print(complaints.read()[-2000:].decode(errors="replace"), file=sys.stderr)
                 raise SystemExit(f"{self.name} ended with {process.returncode}")
             self.cpu.append(usage.ru_utime + usage.ru_stime)
             self.peak = max(self.peak, usage.ru_maxrss << 10)

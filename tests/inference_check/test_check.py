@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 
 import pytest
@@ -311,6 +312,55 @@ def test_what_cannot_be_run_is_not_run_with_the_reason(copy, check, spoil, reaso
     outcome = check(copy)
     assert (outcome.status, outcome.inference["status"]) == (3, "not-run")
     assert reason in outcome.inference["reason"]
+
+
+FIRST = "model-00001-of-00002.safetensors"
+
+
+def replaced_by_a_pipe(copy):
+    (copy / FIRST).unlink()
+    os.mkfifo(copy / FIRST)
+
+
+def replaced_by_a_link(copy):
+    outside = copy.parent / "outside.safetensors"
+    (copy / FIRST).rename(outside)
+    (copy / FIRST).symlink_to(outside)
+
+
+def longer(copy):
+    with (copy / FIRST).open("ab") as file:
+        file.write(b"tail")
+
+
+def with_a_header_of_eight_exabytes(copy):
+    with (copy / FIRST).open("r+b") as file:
+        file.write((1 << 63).to_bytes(8, "little"))
+
+
+def with_code(copy):
+    for shard in copy.glob("*.safetensors"):
+        shard.unlink()
+    torch.save({"model.norm.weight": print}, copy / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda copy: os.truncate(copy / FIRST, 100_000), "cut off"),
+        (longer, "follow the last tensor"),
+        (with_a_header_of_eight_exabytes, "claims a header"),
+        (replaced_by_a_pipe, "incomplete"),
+        (replaced_by_a_link, "incomplete"),
+        (with_code, "could run code"),
+    ],
+)
+def test_a_hostile_file_is_one_sentence_and_not_run(copy, check, spoil, reason):
+    spoil(copy)
+    outcome = check(copy)
+    assert (outcome.status, outcome.inference["status"]) == (3, "not-run")
+    assert reason in outcome.inference["reason"]
+    assert outcome.err.count("\n") == 1
 
 
 def test_a_single_file_is_not_run(copy, check):
