@@ -37,7 +37,21 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--positions", type=_positions, metavar="N", help="token ids (default 32; 64 to make)"
     )
-    result.add_argument("--memory", type=_size, metavar="SIZE", help="peak memory, like 350MiB")
+    result.add_argument(
+        "--memory",
+        type=_size,
+        metavar="SIZE",
+        default=350 << 20,
+        help="peak memory of the process (default 350MiB)",
+    )
+    result.add_argument(
+        "--digest",
+        choices=("blake3", "sha256", "none"),
+        help="hash every leaf on the way (default: blake3 if it is installed)",
+    )
+    result.add_argument(
+        "--leaves-out", type=Path, metavar="FILE", help="write the digests of the leaves to FILE"
+    )
     result.add_argument(
         "--config-from",
         metavar="DIR",
@@ -104,6 +118,8 @@ def _check(given: argparse.Namespace) -> int:
         memory=given.memory,
         stand_in=None if given.config_from == "none" else Path(given.config_from),
         rung=given.rung,
+        digest=_digest(given.digest),
+        leaves_out=given.leaves_out,
     )
     outcome = check(given.path, given.reference, options, _reporter(given.progress_json))
     sentence = f"{given.path.name!a}: {outcome.status}"
@@ -138,6 +154,16 @@ def _reporter(as_json: bool) -> Callable[[int, int], None]:
 def _fail(sentence: str, status: int) -> int:
     print(sentence, file=sys.stderr)
     return status
+
+
+def _digest(asked: str | None) -> str | None:
+    from verifier.digests import blake3_available
+
+    if asked is None:
+        return "blake3" if blake3_available() else "sha256"
+    if asked == "blake3" and not blake3_available():
+        return "sha256"
+    return None if asked == "none" else asked
 
 
 def _positions(text: str) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .signs import signs
+from .signs import ManySigns, signs
 
 SKETCH = 16
 LAYER_SKETCH = 4
@@ -65,7 +65,7 @@ class Head:
 
     def __init__(self, seed: str, positions: int, vocab: int, asked: Tensor | None) -> None:
         self.vocab, self.asked = vocab, asked
-        self._signs = signs("logits", seed, vocab, SKETCH)
+        self._signs = ManySigns("logits", seed, vocab, SKETCH)
         self._most = torch.full((positions,), -math.inf, dtype=torch.float64)
         self._exps = torch.zeros(positions, dtype=torch.float64)
         self._sum = torch.zeros(positions, dtype=torch.float64)
@@ -87,7 +87,7 @@ class Head:
         self._most = most
         self._sum += logits.sum(1)
         self._squares += logits.square().sum(1)
-        self._sketch += logits @ self._signs[first : first + logits.shape[1]].double()
+        self._sketch += logits @ self._signs.rows(first, logits.shape[1]).double()
         ids = torch.arange(first, first + logits.shape[1]).expand(len(logits), -1)
         values = torch.cat((self._top, logits), 1)
         all_ids = torch.cat((self._top_ids, ids), 1)

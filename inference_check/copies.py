@@ -3,16 +3,26 @@
 Only headers are read here. Every shape is compared with the config before anything is allocated.
 """
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from verifier.errors import ReadError, VerifierError
+from verifier.gguf_blocks import can_decode
 from verifier.layouts import EMBEDDING, HEAD, Arranged, LogicalTensor, arrange
-from verifier.readers import TensorEntry, index, is_weight_file, read_tensors
+from verifier.readers import (
+    TensorEntry,
+    index,
+    is_weight_file,
+    open_source,
+    read_gguf_metadata,
+    read_tensors,
+)
 from verifier.walk import walk
 
-from .config import MAX_HIDDEN, MAX_VOCAB, ModelConfig, find_config
+from .config import MAX_HIDDEN, MAX_VOCAB, MAX_WIDTH, ModelConfig, find_config, from_gguf
 from .errors import NotRun, WrongModel
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -21,28 +31,21 @@ _GATE = "model.layers.0.mlp.gate_proj.weight"
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy that can be run: its config, completed from the tensors, and where they lie."""
+    """A copy that can be run: its config, completed from the tensors, and where they lie.
+
+    ``files`` are all its weight files by name, with their sizes: also those that hold no tensor of
+    the model, whose bytes are only hashed.
+    """
 
     root: Path
     config: ModelConfig
     tensors: dict[str, LogicalTensor]
+    files: dict[str, int]
 
     @property
     def paths(self) -> set[str]:
         """Files that hold the model's tensors."""
         return set().union(*(tensor.paths for tensor in self.tensors.values()))
-
-    def bytes_to_read(self, positions: int) -> int:
-        """Return the bytes that a run reads: all but an embedding of which only rows are used."""
-        whole = {
-            part.entry
-            for name, tensor in self.tensors.items()
-            for part in tensor.parts
-            if self.config.tied or name != EMBEDDING
-        }
-        whole |= {copy for tensor in self.tensors.values() for copy in tensor.copies}
-        rows = self.tensors[EMBEDDING].stored_bytes // self.tensors[EMBEDDING].shape[0]
-        return sum(entry.end - entry.start for entry in whole) + positions * rows
 
 
 def open_copy(root: Path, stand_in: Path | None = None) -> Copy:
@@ -54,24 +57,52 @@ def open_copy(root: Path, stand_in: Path | None = None) -> Copy:
     """
     if root.is_file():
         raise NotRun("a single file cannot be run; give the checkpoint's folder")
-    entries, problems = _headers(root)
+    entries, problems, files = _headers(root)
+    others = [entry for entry in entries if not is_gguf(entry.path)]
+    entries = others or entries  # a quantized copy beside the weights is hashed, not run
     folders = {entry.path.rpartition("/")[0] for entry in entries}
     if not entries:
         raise NotRun(str(problems[0]) if problems else "there is no file with tensors in it")
     if len(folders) > 1:
         raise NotRun("weights lie in several folders; give one of them")
-    config = find_config(root, folders.pop(), stand_in)
+    folder = folders.pop()
+    config = find_config(root, folder, stand_in) if others else _gguf_config(root, entries)
     sets, unarranged = arrange(root, entries, config.head_width)
     problems += unarranged
     if not sets:
         raise NotRun(str(problems[0]))
     chosen = min(sets, key=lambda found: (not found.files[0].endswith(".safetensors"), found.files))
-    return _checked(root, config, chosen, problems)
+    copy = _checked(root, config, chosen, problems)
+    return replace(copy, files=files)
 
 
-def _headers(root: Path) -> tuple[list[TensorEntry], list[ReadError]]:
+def is_gguf(path: str) -> bool:
+    """Tell a GGUF file by its name."""
+    return path.lower().endswith(".gguf")
+
+
+def _gguf_config(root: Path, entries: Iterable[TensorEntry]) -> ModelConfig:
+    """Return what the one model in these GGUF files says of itself."""
+    metadata: dict[str, Any] = {}
+    for path in sorted({entry.path for entry in entries}):
+        found = read_gguf_metadata(root, path)
+        if "general.architecture" in found and "general.architecture" in metadata:
+            raise NotRun("several GGUF models lie here; give a folder with one of them")
+        metadata |= found
+    factors: tuple[float, ...] = ()
+    for entry in entries:
+        if entry.name == "rope_freqs.weight" and entry.dtype == "F32" and entry.count < MAX_WIDTH:
+            with open_source(root, entry.path) as source:
+                data = source.read(entry.start, entry.end - entry.start)
+            factors = struct.unpack(f"<{entry.count}f", data)
+    return from_gguf(metadata, factors)
+
+
+def _headers(root: Path) -> tuple[list[TensorEntry], list[ReadError], dict[str, int]]:
+    """Return the tensors, what could not be read, and the files that can be, with their sizes."""
     entries: list[TensorEntry] = []
     problems: list[ReadError] = []
+    files: dict[str, int] = {}
     try:
         listing = walk(root)
     except VerifierError as error:
@@ -80,10 +111,12 @@ def _headers(root: Path) -> tuple[list[TensorEntry], list[ReadError]]:
         if path.startswith(".weighbridge/"):
             continue
         try:
+            with open_source(root, path) as source:
+                files[path] = source.size
             entries += read_tensors(root, path)
         except ReadError as error:
             problems.append(error)
-    return entries, problems
+    return entries, problems, files
 
 
 def _checked(
@@ -108,11 +141,13 @@ def _checked(
         tensor = tensors[name]
         if tensor.shape != shape:
             raise WrongModel(f"{name} is {list(tensor.shape)}, and its config says {list(shape)}")
-        if tensor.dtype not in FLOATS:
+        if tensor.dtype not in FLOATS and not can_decode(tensor.dtype):
             raise NotRun(f"unsupported type of tensor {name}: {tensor.dtype}")
+        if len(shape) == 1 and (len(tensor.parts) > 1 or tensor.pair_width is not None):
+            raise NotRun(f"unsupported layout of tensor {name}")
         if any(part.entry.count == 0 for part in tensor.parts):
             raise WrongModel(f"a part of {name} is empty")
-    return Copy(root, config, {name: tensors[name] for name in expected})
+    return Copy(root, config, {name: tensors[name] for name in expected}, {})
 
 
 def _refuse_incomplete(root: Path, found: Arranged) -> None:

@@ -1,13 +1,15 @@
-"""The LLaMA architecture, from token ids to the last hidden state, as the papers print it.
+"""The LLaMA architecture and its relatives, from token ids to logits, as the papers print it.
 
 Shapes: T sequence, D model width, H heads, K key/value heads, d head width, F hidden width,
-L layers, V vocabulary. One sequence, no cache; all of it in ``weights.dtype``, angles in fp64.
+L layers, V vocabulary. One sequence, no cache; all of it in fp32 or fp64, angles in fp64.
 
-Touvron et al. 2023, "LLaMA". The matrices come from ``Weights`` and are read while they are used.
+Touvron et al. 2023, "LLaMA". What other families do otherwise is in families.py. The matrices are
+asked for in the order of ``groups`` and are read from their files while they are multiplied.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,45 +18,70 @@ from verifier.layouts import EMBEDDING, HEAD
 
 from .config import ModelConfig
 from .errors import NotFinite
-from .weights import Weights
 
 NORM = "model.norm.weight"
+QUERY, KEY, VALUE, OUT = (f"self_attn.{name}_proj" for name in "qkvo")
+GATE, UP, DOWN = (f"mlp.{name}_proj" for name in ("gate", "up", "down"))
 
 AfterLayer = Callable[[int, Tensor], None]
+
+
+class Weights(Protocol):
+    """What the model needs to know of its weights: products with them, layer after layer."""
+
+    def embedding(self) -> Tensor:
+        """Return the rows of the embedding that belong to the tokens, [T, D]."""
+
+    def vector(self, name: str) -> Tensor:
+        """Return a norm or a bias."""
+
+    def products(self, x: Tensor, *names: str) -> list[Tensor]:
+        """Return x Wᵀ, [T, rows], of every matrix of the next group."""
 
 
 def shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Return every tensor of the model and its shape; F and V must be known."""
     if config.hidden is None or config.vocab is None:
         raise ValueError("the hidden width and the vocabulary must be known")
-    d_model, hidden, vocab = config.width, config.hidden, config.vocab
+    family, d_model, hidden = config.family, config.width, config.hidden
     queries, keys = config.heads * config.head_width, config.kv_heads * config.head_width
-    expected: dict[str, tuple[int, ...]] = {EMBEDDING: (vocab, d_model)}
-    for layer in range(config.layers):
-        expected |= {
-            f"model.layers.{layer}.{name}.weight": shape
-            for name, shape in (
-                ("input_layernorm", (d_model,)),
-                ("self_attn.q_proj", (queries, d_model)),
-                ("self_attn.k_proj", (keys, d_model)),
-                ("self_attn.v_proj", (keys, d_model)),
-                ("self_attn.o_proj", (d_model, queries)),
-                ("post_attention_layernorm", (d_model,)),
-                ("mlp.gate_proj", (hidden, d_model)),
-                ("mlp.up_proj", (hidden, d_model)),
-                ("mlp.down_proj", (d_model, hidden)),
-            )
-        }
+    layer: dict[str, tuple[int, ...]] = {
+        "input_layernorm.weight": (d_model,),
+        f"{QUERY}.weight": (queries, d_model),
+        f"{KEY}.weight": (keys, d_model),
+        f"{VALUE}.weight": (keys, d_model),
+        f"{OUT}.weight": (d_model, queries),
+        "post_attention_layernorm.weight": (d_model,),
+        f"{GATE}.weight": (hidden, d_model),
+        f"{UP}.weight": (hidden, d_model),
+        f"{DOWN}.weight": (d_model, hidden),
+    }
+    if family.qkv_bias:
+        layer |= {f"{QUERY}.bias": (queries,), f"{KEY}.bias": (keys,), f"{VALUE}.bias": (keys,)}
+    if family.qk_norm:
+        layer |= {f"self_attn.{name}_norm.weight": (config.head_width,) for name in "qk"}
+    if family.sandwich:
+        layer |= {f"{name}_feedforward_layernorm.weight": (d_model,) for name in ("pre", "post")}
+    expected: dict[str, tuple[int, ...]] = {EMBEDDING: (config.vocab, d_model)}
+    for number in range(config.layers):
+        expected |= {f"model.layers.{number}.{name}": shape for name, shape in layer.items()}
     expected |= {NORM: (d_model,)}
     if not config.tied:
-        expected |= {HEAD: (vocab, d_model)}
+        expected |= {HEAD: (config.vocab, d_model)}
     return expected
 
 
+def groups(config: ModelConfig) -> list[tuple[str, ...]]:
+    """Return the matrices that are multiplied with the same activations, in the model's order."""
+    found = []
+    for number in range(config.layers):
+        for names in ((QUERY, KEY, VALUE), (OUT,), (GATE, UP), (DOWN,)):
+            found.append(tuple(f"model.layers.{number}.{name}.weight" for name in names))
+    return [*found, (EMBEDDING if config.tied else HEAD,)]
+
+
 @torch.no_grad()
-def hidden_states(
-    config: ModelConfig, weights: Weights, tokens: Sequence[int], after_layer: AfterLayer
-) -> Tensor:
+def hidden_states(config: ModelConfig, weights: Weights, after_layer: AfterLayer) -> Tensor:
     """Return what the output head is multiplied with, [T, D].
 
     ``after_layer`` is shown the residual stream after the embedding (−1) and after each layer.
@@ -62,19 +89,90 @@ def hidden_states(
     Raises:
         NotFinite: NaN or Infinity came out of a layer.
     """
-    x = weights.rows(EMBEDDING, tokens)
+    x = weights.embedding()
+    if config.family.scaled_embedding:
+        x = x * math.sqrt(config.width)
     _check_finite(x, "the embedding")
     after_layer(-1, x)
-    angles = rotary_angles(len(tokens), config)
-    for layer in range(config.layers):
-        name = f"model.layers.{layer}."
-        x = x + attention(config, weights, name, _norm(config, weights, name + "input", x), angles)
-        x = x + feed_forward(weights, name, _norm(config, weights, name + "post_attention", x))
-        _check_finite(x, f"layer {layer}")
-        after_layer(layer, x)
-    x = rms_norm(x, weights.vector(NORM), config.norm_eps)
+    angles = rotary_angles(len(x), config)
+    for number in range(config.layers):
+        x = Layer(config, weights, f"model.layers.{number}.")(x, angles)
+        _check_finite(x, f"layer {number}")
+        after_layer(number, x)
+    x = norm(config, x, weights.vector(NORM))
     _check_finite(x, "the final norm")
     return x
+
+
+class Layer:
+    """One layer: x + attention(norm x), then that plus feed_forward(norm of it)."""
+
+    def __init__(self, config: ModelConfig, weights: Weights, prefix: str) -> None:
+        self.config, self.weights, self.prefix = config, weights, prefix
+
+    def __call__(self, x: Tensor, angles: Tensor) -> Tensor:
+        """Return the residual stream after the layer, [T, D]."""
+        if not self.config.family.sandwich:
+            x = x + self.attention(self.norm("input", x), angles)
+            return x + self.feed_forward(self.norm("post_attention", x))
+        # Gemma Team 2024, "Gemma 2", section 2: norms before and after each half.
+        attended = self.attention(self.norm("input", x), angles)
+        x = x + self.norm("post_attention", attended)
+        fed = self.feed_forward(self.norm("pre_feedforward", x))
+        return x + self.norm("post_feedforward", fed)
+
+    def attention(self, x: Tensor, angles: Tensor) -> Tensor:
+        """Return causal self-attention of x [T, D]; H/K queries share a key and a value.
+
+        Vaswani et al. 2017, equation 1; Ainslie et al. 2023, "GQA", section 2.2.
+        """
+        c, seq = self.config, len(x)
+        q, k, v = self.linear(x, QUERY, KEY, VALUE)
+        if c.family.qkv_bias:
+            q, k, v = q + self.bias(QUERY), k + self.bias(KEY), v + self.bias(VALUE)
+        q = q.view(seq, c.heads, c.head_width)
+        k, v = (tensor.view(seq, c.kv_heads, c.head_width) for tensor in (k, v))
+        if c.family.qk_norm:
+            q, k = (
+                norm(c, tensor, self.weights.vector(f"{self.prefix}self_attn.{name}_norm.weight"))
+                for tensor, name in ((q, "q"), (k, "k"))
+            )
+        q, k = rotate(q, angles), rotate(k, angles)
+        shared = c.heads // c.kv_heads
+        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
+        scores = torch.einsum("thd,shd->hts", q, k) / math.sqrt(c.query_scale or c.head_width)
+        scores = softcap(scores, c.attention_cap)
+        future = torch.ones(seq, seq, dtype=torch.bool, device=x.device).triu(1)
+        shares = scores.masked_fill(future, -math.inf).softmax(-1)
+        mixed = torch.einsum("hts,shd->thd", shares, v).reshape(seq, c.heads * c.head_width)
+        return self.linear(mixed, OUT)[0]
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """Return W₂(σ(W₁x) ⊙ W₃x): Shazeer 2020, "GLU Variants", equation 6; σ SiLU or GELU."""
+        gate, up = self.linear(x, GATE, UP)
+        if self.config.family.gelu:
+            gate = torch.nn.functional.gelu(gate, approximate="tanh")
+        else:
+            gate = torch.nn.functional.silu(gate)
+        return self.linear(gate * up, DOWN)[0]
+
+    def linear(self, x: Tensor, *names: str) -> list[Tensor]:
+        """Return the products of x with matrices of this layer."""
+        return self.weights.products(x, *(f"{self.prefix}{name}.weight" for name in names))
+
+    def bias(self, name: str) -> Tensor:
+        """Return the bias of a matrix of this layer."""
+        return self.weights.vector(f"{self.prefix}{name}.bias")
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """Return x, normed by a norm of this layer."""
+        return norm(self.config, x, self.weights.vector(f"{self.prefix}{name}_layernorm.weight"))
+
+
+def norm(config: ModelConfig, x: Tensor, weight: Tensor) -> Tensor:
+    """Return the RMS norm of x with this family's gain."""
+    gain = 1 + weight if config.family.gain_from_one else weight
+    return rms_norm(x, gain, config.norm_eps)
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
@@ -85,32 +183,9 @@ def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * gain
 
 
-def attention(
-    config: ModelConfig, weights: Weights, name: str, x: Tensor, angles: Tensor
-) -> Tensor:
-    """Return causal self-attention of x [T, D]; H/K queries share a key and a value.
-
-    Vaswani et al. 2017, equation 1; Ainslie et al. 2023, "GQA", section 2.2.
-    """
-    seq, width, groups = len(x), config.head_width, config.heads // config.kv_heads
-    q = weights.linear(x, name + "self_attn.q_proj.weight").view(seq, config.heads, width)
-    k = weights.linear(x, name + "self_attn.k_proj.weight").view(seq, config.kv_heads, width)
-    v = weights.linear(x, name + "self_attn.v_proj.weight").view(seq, config.kv_heads, width)
-    q, k = rotate(q, angles), rotate(k, angles)
-    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-    scores = torch.einsum("thd,shd->hts", q, k) / math.sqrt(width)
-    future = torch.ones(seq, seq, dtype=torch.bool, device=x.device).triu(1)
-    shares = scores.masked_fill(future, -math.inf).softmax(-1)
-    mixed = torch.einsum("hts,shd->thd", shares, v).reshape(seq, config.heads * width)
-    return weights.linear(mixed, name + "self_attn.o_proj.weight")
-
-
-def feed_forward(weights: Weights, name: str, x: Tensor) -> Tensor:
-    """Return W₂(SiLU(W₁x) ⊙ W₃x): Shazeer 2020, "GLU Variants Improve Transformer", equation 6."""
-    gate = torch.nn.functional.silu(weights.linear(x, name + "mlp.gate_proj.weight"))
-    return weights.linear(
-        gate * weights.linear(x, name + "mlp.up_proj.weight"), name + "mlp.down_proj.weight"
-    )
+def softcap(x: Tensor, cap: float | None) -> Tensor:
+    """Bound x smoothly to ±cap: Bello et al. 2016, section 5; Gemma Team 2024, section 2."""
+    return x if cap is None else cap * torch.tanh(x / cap)
 
 
 def rotary_angles(seq: int, config: ModelConfig) -> Tensor:
@@ -125,6 +200,8 @@ def rotary_angles(seq: int, config: ModelConfig) -> Tensor:
         turns = s.original * frequencies / (2 * math.pi)
         smooth = ((turns - s.low) / (s.high - s.low)).clamp(0, 1)
         frequencies = frequencies * (smooth + (1 - smooth) / s.factor)
+    if config.rope_factors:
+        frequencies = frequencies / torch.tensor(config.rope_factors, dtype=torch.float64)
     return torch.arange(seq, dtype=torch.float64)[:, None] * frequencies
 
 
@@ -138,10 +215,6 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     sin = angles.sin().to(x)[:, None]
     first, second = x.chunk(2, -1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
-
-
-def _norm(config: ModelConfig, weights: Weights, prefix: str, x: Tensor) -> Tensor:
-    return rms_norm(x, weights.vector(f"{prefix}_layernorm.weight"), config.norm_eps)
 
 
 def _check_finite(x: Tensor, place: str) -> None:

@@ -1,19 +1,22 @@
 """The published answers of a checkpoint: made from the official weights, signed with the manifest.
 
-    {"schema": 1, "family", "layers", "width", "vocab", "seed", "tokens": […],
+    {"schema": 2, "family", "layers", "width", "vocab", "seed", "tokens": […],
      "logsumexp", "std", "ids", "logits", "sketch", "activations",    base64, little-endian
+     "probes": {"names": […], "signatures"},                          likewise
      "eps64": …, "layers_eps64": […]}
 
 The answers are those of fp64. ``eps64`` is how far fp32 is from them on this very model, measured
 when the reference is made: what another machine, layout or order of sums may differ by grows with
-it, and so do the thresholds (compare.py). Some tens of kilobytes.
+it, and so do the thresholds (compare.py). ``signatures`` [tensors, 5] are four probes of each
+tensor and its Frobenius norm (probes.py); schema 1, which is still read, has none. Gemma's √D is
+not rounded to the stored type. Some tens of kilobytes.
 """
 
 import base64
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +32,15 @@ from .compare import distances
 from .config import LONGEST, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH
 from .copies import Copy
 from .errors import NotRun
+from .probes import PROBES, in_model_order
 from .run import LEADING, Questions, Report, run
 from .signs import token_ids
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)
 MAX_BYTES = 16 << 20
 MAX_SEED = 256
+MAX_TENSORS, MAX_NAME = 20_000, 256
 DEFAULT_SEED = "weighbridge reference 1"
 
 
@@ -50,10 +56,16 @@ class Reference:
     answers: Answers
     eps64: float
     layers_eps64: tuple[float, ...]
+    signatures: dict[str, Tensor] = field(default_factory=dict)
 
     def questions(self, positions: int) -> Questions:
         """Return what to ask a copy about the first ``positions`` positions."""
-        return Questions(self.seed, self.tokens[:positions], self.answers.ids[:positions])
+        return Questions(
+            self.seed,
+            self.tokens[:positions],
+            self.answers.ids[:positions],
+            probed=bool(self.signatures),
+        )
 
 
 def make_reference(copy: Copy, positions: int, seed: str, report: Report) -> dict[str, Any]:
@@ -74,15 +86,17 @@ def make_reference(copy: Copy, positions: int, seed: str, report: Report) -> dic
     def second_half(done: int, total: int) -> None:
         report(total + done, 2 * total)
 
-    exact = run(
-        copy, Questions(seed, tokens), device=cpu, dtype=torch.float64, report=first_half
-    ).answers
-    asked = Questions(seed, tokens, exact.ids)
+    asked = Questions(seed, tokens, measured=True)
+    exact_run = run(copy, asked, device=cpu, dtype=torch.float64, report=first_half)
+    exact = exact_run.answers
+    assert exact is not None
+    asked = Questions(seed, tokens, exact.ids, probed=False)
     single = run(copy, asked, device=cpu, dtype=torch.float32, report=second_half).answers
+    assert single is not None
     found = distances(exact, single)
     return {
         "schema": SCHEMA,
-        "family": config.family,
+        "family": config.model_type,
         "layers": config.layers,
         "width": config.width,
         "vocab": vocab,
@@ -94,6 +108,7 @@ def make_reference(copy: Copy, positions: int, seed: str, report: Report) -> dic
         "logits": _pack(exact.logits),
         "sketch": _pack(exact.sketch),
         "activations": _pack(exact.layers),
+        "probes": _pack_probes(exact_run.signatures, exact_run.norms),
         "eps64": max(found.worst.values()),
         "layers_eps64": found.layers,
     }
@@ -130,7 +145,7 @@ def _understand(content: Mapping[str, Any]) -> Reference:
     vocab = _between(content["vocab"], 1, MAX_VOCAB)
     seq = _between(len(tokens), GROUP, LONGEST)
     leading = min(LEADING, vocab)
-    if content["schema"] != SCHEMA or not isinstance(seed, str) or len(seed) > MAX_SEED:
+    if content["schema"] not in READABLE or not isinstance(seed, str) or len(seed) > MAX_SEED:
         raise ValueError("schema or seed")
     ids = _unpack(content["ids"], "<i4", seq, leading).long()
     for token in (*tokens, int(ids.min()), int(ids.max())):
@@ -157,6 +172,7 @@ def _understand(content: Mapping[str, Any]) -> Reference:
         answers=answers,
         eps64=eps[0],
         layers_eps64=tuple(eps[1:]),
+        signatures=_unpack_probes(content["probes"]) if content["schema"] > 1 else {},
     )
 
 
@@ -164,6 +180,23 @@ def _between(value: object, least: int, most: int) -> int:
     if type(value) is not int or not least <= value <= most:
         raise ValueError("out of bounds")
     return value
+
+
+def _pack_probes(signatures: Mapping[str, Tensor], norms: Mapping[str, float]) -> dict[str, Any]:
+    names = sorted(signatures, key=in_model_order)
+    rows = [torch.cat((signatures[n], torch.tensor([norms[n]]).double())) for n in names]
+    return {"names": names, "signatures": _pack(torch.stack(rows))}
+
+
+def _unpack_probes(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    names = content["names"]
+    count = _between(len(names), 1, MAX_TENSORS)
+    if not all(isinstance(name, str) and len(name) <= MAX_NAME for name in names):
+        raise ValueError("names")
+    values = _unpack(content["signatures"], "<f4", count, PROBES + 1)
+    if bool((values[:, PROBES] < 0).any()):
+        raise ValueError("norms")
+    return dict(zip(names, values, strict=True))
 
 
 def _pack(values: Tensor) -> str:

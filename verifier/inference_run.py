@@ -18,13 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from .digests import DIGEST_BYTES, leaf_count
 from .errors import ManifestError
 from .progress import Progress
+from .rungs import bound_of, close_reason
 from .strict_json import loads
 
 STATUSES = frozenset({"agrees", "close", "disagrees", "inconclusive", "not-run"})
 MAX_ANSWER_BYTES = 16 << 20
 MAX_LINE_BYTES = 4096
+MAX_LEAVES_BYTES = 16 << 20
+"""Names and identities of the files that were hashed, beside their digests."""
 START_SECONDS = 120.0
 SLOWEST_BYTES_PER_SECOND = 10e6
 MAX_ADDRESS_SPACE = 64 << 30
@@ -64,10 +68,57 @@ def run(
     ``configs`` are the published ones, by name; they stand in where the copy has none. ``rung`` is
     what the weights were found to be, such as ``cast:bf16-rne``: it bounds what is close.
     """
+    return _run(copy, reference, configs, size, options, progress, rung=rung)[0]
+
+
+def run_hashing(
+    copy: Path,
+    reference: bytes,
+    configs: Mapping[str, bytes],
+    size: int,
+    options: InferenceOptions,
+    progress: Progress,
+    kind: str,
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Run the check as ``run`` does, and have it hash every leaf that it reads with ``kind``.
+
+    Return the answer, and a line of JSON for each file that was hashed to its end.
+    """
+    return _run(copy, reference, configs, size, options, progress, kind=kind)
+
+
+def with_rung(answer: dict[str, Any], rung: str | None) -> dict[str, Any]:
+    """Return an answer that was given before it was known what the weights are.
+
+    Answers that disagree are close if they lie within the error of ``rung``.
+    """
+    statistics = answer.get("statistics")
+    if answer["status"] != "disagrees" or rung is None or not isinstance(statistics, dict):
+        return answer
+    eps64 = answer.get("eps64")
+    bound = bound_of(rung, eps64) if isinstance(eps64, float) else None
+    for name in ("logits", "sketch", "logsumexp"):
+        value = statistics.get(name)
+        if bound is None or not isinstance(value, float) or not value <= bound:
+            return answer
+    return answer | {"status": "close", "reason": close_reason(rung, bound or 0.0)}
+
+
+def _run(
+    copy: Path,
+    reference: bytes,
+    configs: Mapping[str, bytes],
+    size: int,
+    options: InferenceOptions,
+    progress: Progress,
+    *,
+    rung: str | None = None,
+    kind: str | None = None,
+) -> tuple[dict[str, Any], list[bytes]]:
     if not torch_available():
-        return not_run("torch is not installed")
+        return not_run("torch is not installed"), []
     if importlib.util.find_spec("inference_check") is None:
-        return not_run("the inference check is not installed")
+        return not_run("the inference check is not installed"), []
     with tempfile.TemporaryDirectory(prefix="weighbridge-") as folder:
         # The checked bytes, not the file they came from: that could have changed since.
         file = Path(folder) / "reference.json"
@@ -79,12 +130,28 @@ def run(
         command = [sys.executable, "-m", "inference_check", str(copy), "--reference", str(file)]
         command += ["--device", options.device, "--memory", options.memory]
         command += ["--config-from", str(published) if configs else "none"]
+        command += ["--digest", kind or "none"]
         if options.positions:
             command += ["--positions", str(options.positions)]
         if rung:
             command += ["--rung", rung]
+        leaves = Path(folder) / "leaves"
+        if kind:
+            command += ["--leaves-out", str(leaves)]
         seconds = START_SECONDS + size / SLOWEST_BYTES_PER_SECOND
-        return _ask([*command, "--json", "--progress-json"], seconds, options, progress)
+        answer = _ask([*command, "--json", "--progress-json"], seconds, options, progress)
+        return answer, _read_lines(leaves, size) if kind else []
+
+
+def _read_lines(file: Path, size: int) -> list[bytes]:
+    """Return the lines that the check wrote about files of ``size`` bytes in all."""
+    most = MAX_LEAVES_BYTES + 2 * DIGEST_BYTES * leaf_count(size)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(most + 1)
+    except OSError:
+        return []  # it did not come to writing them
+    return data.splitlines() if len(data) <= most else []
 
 
 def _ask(

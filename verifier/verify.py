@@ -19,6 +19,7 @@ from . import (
     manifest,
     official,
     oms,
+    one_pass,
     resume,
     verdict,
     weights_check,
@@ -137,6 +138,7 @@ class _Verification:
             kinds = ("sha256",)
         self.hasher = Hasher(kinds, options.whole, progress)
         self.tried, self.matched = 0, True
+        self.answer: dict[str, Any] | None = None
 
     def run(self) -> Report:
         """Climb the ladder and report."""
@@ -151,6 +153,10 @@ class _Verification:
         if not manifests:
             return self._untrusted(refused[0])
         listing = walk(self.root, skip=self._own_names())
+        if len(manifests) == 1 and self.options.wants("inference") and not self.single:
+            self.answer = one_pass.run_first(
+                listing, manifests[0], self.hasher, self.options.inference, self.progress
+            )
         best = self._best(listing, manifests)
         found = best.manifest
         self.freshness.remember(found)
@@ -317,6 +323,8 @@ class _Verification:
         weights = [f for name, f in best.listing.files.items() if is_weight_file(name)]
         if not weights:
             return inference_run.not_run("the copy holds no weight file")
+        if self.answer is not None:
+            return inference_run.with_rung(self.answer, rung)
         return inference_run.run(
             self.root,
             reference,

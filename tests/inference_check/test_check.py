@@ -2,11 +2,13 @@
 
 import json
 import math
+import os
 import shutil
 
 import pytest
 import torch
 
+from inference_check import __main__ as command
 from inference_check.synthetic import make_checkpoint, make_weights, write_hf, write_meta
 
 from .conftest import SHAPE, edit_json
@@ -52,6 +54,7 @@ def test_swapped_layers_disagree_and_the_first_is_named(tmp_path, check, layout)
     assert outcome.status == 1
     assert outcome.inference["status"] == "disagrees"
     assert outcome.inference["first_layer"] == "layer 1"
+    assert outcome.inference["first_tensor"] == "layer 1's input_layernorm"
     assert outcome.err.count("\n") == 1
 
 
@@ -81,23 +84,39 @@ def test_params_that_are_not_the_published_ones_disagree(official, tmp_path, che
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "place", "tensor"),
     [
-        ("model.layers.2.mlp.down_proj.weight", "layer 2"),
-        ("model.layers.1.input_layernorm.weight", "layer 1"),
-        ("model.norm.weight", "the final norm"),
-        ("lm_head.weight", "the output head"),
+        ("model.layers.2.mlp.down_proj.weight", "layer 2", "layer 2's down_proj"),
+        ("model.layers.1.input_layernorm.weight", "layer 1", "layer 1's input_layernorm"),
+        ("model.norm.weight", "the final norm", "the final norm"),
+        ("lm_head.weight", "the output head", "the output head"),
     ],
 )
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_weights_that_are_not_numbers_disagree_and_the_layer_is_named(
-    tmp_path, check, weights, name, place, value
+def test_weights_that_are_not_numbers_disagree_and_are_named(
+    tmp_path, check, weights, name, place, tensor, value
 ):
     spoiled = weights[name].clone()
     spoiled.view(-1)[3] = value
     outcome = check(rewrite(tmp_path / "nan", weights | {name: spoiled}))
     assert outcome.inference["status"] == "disagrees"
     assert outcome.inference["first_layer"] == place
+    assert outcome.inference["first_tensor"] == tensor
+    assert tensor in outcome.err
+
+
+def test_weights_whose_products_overflow_are_named_by_layer(tmp_path, check, weights):
+    huge = {name: tensor.float() for name, tensor in weights.items()}
+    huge["model.layers.1.mlp.up_proj.weight"] *= 1e38
+    outcome = check(rewrite(tmp_path / "huge", huge))
+    assert outcome.inference["status"] == "disagrees"
+    assert outcome.inference["first_layer"] == "layer 1"
+
+
+def test_digests_that_cannot_be_written_are_one_sentence(official, check):
+    outcome = check(official / "hf", "--leaves-out", "/nowhere/leaves")
+    assert (outcome.status, outcome.inference["status"]) == (3, "not-run")
+    assert "cannot be written" in outcome.err
 
 
 @pytest.mark.parametrize("layer", range(4))
@@ -109,6 +128,31 @@ def test_a_layer_in_four_bits_is_found_and_named(tmp_path, check, weights, layer
             rounded[name] = ((tensor / step).round() * step).half()
     outcome = check(rewrite(tmp_path / "four", rounded))
     assert outcome.inference["first_layer"] == f"layer {layer}"
+    assert outcome.inference["first_tensor"] == f"layer {layer}'s q_proj"
+    assert len(outcome.inference["tensors"]) == 7
+
+
+MATRICES = [
+    "self_attn.q_proj",
+    "self_attn.v_proj",
+    "self_attn.o_proj",
+    "mlp.up_proj",
+    "mlp.down_proj",
+]
+
+
+@pytest.mark.parametrize("write", [write_hf, write_meta])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_one_matrix_in_eight_bits_is_named(tmp_path, check, weights, matrix, write):
+    name = f"model.layers.2.{matrix}.weight"
+    step = weights[name].float().abs().amax(1, keepdim=True) / 127
+    changed = weights | {name: ((weights[name] / step).round() * step).half()}
+    outcome = check(rewrite(tmp_path / "eight", changed, write))
+    assert outcome.inference["first_layer"] == "layer 2"
+    place = f"layer 2's {matrix.partition('.')[2]}"
+    assert outcome.inference["first_tensor"] == place
+    assert [row["tensor"] for row in outcome.inference["tensors"]] == [name]
+    assert place in outcome.err
 
 
 def test_one_bit_in_an_exponent_disagrees(tmp_path, check, weights):
@@ -117,6 +161,74 @@ def test_one_bit_in_an_exponent_disagrees(tmp_path, check, weights):
     bits[5, 5] ^= 1 << 13
     outcome = check(rewrite(tmp_path / "bit", weights | {name: bits.view(torch.float16)}))
     assert outcome.inference["first_layer"] == "layer 3"
+    assert outcome.inference["first_tensor"] == "layer 3's down_proj"
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("model.embed_tokens.weight", "the embedding"),
+        ("lm_head.weight", "the output head"),
+        ("model.norm.weight", "the final norm"),
+        ("model.layers.1.post_attention_layernorm.weight", "layer 1's post_attention_layernorm"),
+    ],
+)
+def test_a_tensor_outside_the_products_is_named_too(
+    official, tmp_path, check, weights, name, place
+):
+    changed = weights[name].clone()
+    used = set(json.loads((official / "reference.json").read_text())["tokens"])
+    row = next(row for row in range(SHAPE.vocab) if row not in used) if changed.ndim == 2 else 3
+    changed[row] *= 1.5
+    outcome = check(rewrite(tmp_path / "other", weights | {name: changed}))
+    assert (outcome.status, outcome.inference["status"]) == (1, "disagrees")
+    assert outcome.inference["first_tensor"] == place
+
+
+def test_a_row_that_no_token_asked_for_is_seen_in_the_signature_alone(
+    official, tmp_path, check, weights
+):
+    used = set(json.loads((official / "reference.json").read_text())["tokens"])
+    embedding = weights["model.embed_tokens.weight"].clone()
+    embedding[next(row for row in range(SHAPE.vocab) if row not in used)] *= 2
+    changed = weights | {"model.embed_tokens.weight": embedding}
+    inference = check(rewrite(tmp_path / "row", changed)).inference
+    assert inference["statistics"]["logits"] <= inference["thresholds"]["logits"]
+    assert inference["first_layer"] is None
+    assert "no answer to these tokens shows it" in inference["reason"]
+
+
+@pytest.mark.parametrize("change", [{"rope_theta": 10100.0}, {"rms_norm_eps": 1e-5}])
+def test_where_every_tensor_is_right_the_config_is_blamed(copy, check, change):
+    edit_json(copy / "config.json", **change)
+    inference = check(copy).inference
+    assert (inference["status"], inference["first_tensor"]) == ("disagrees", None)
+    assert "its config differs" in inference["reason"]
+
+
+def test_a_reference_without_signatures_still_serves(official, tmp_path, check, weights):
+    content = json.loads((official / "reference.json").read_text())
+    del content["probes"]
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(content | {"schema": 1}))
+    inference = check(official / "meta", reference=old).inference
+    assert inference["status"] == "agrees" and "signatures" not in inference["statistics"]
+    name = "model.layers.1.mlp.up_proj.weight"
+    changed = weights | {name: weights[name].flip(0)}
+    inference = check(rewrite(tmp_path / "other", changed), reference=old).inference
+    assert (inference["first_layer"], inference["first_tensor"]) == ("layer 1", None)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_denormal_weights_agree_with_themselves(tmp_path, check, weights, dtype):
+    small = dict(weights)
+    for name in ("model.layers.1.mlp.up_proj.weight", "model.layers.0.self_attn.v_proj.weight"):
+        small[name] = weights[name].to(dtype, copy=True)
+        small[name][::2] = torch.finfo(dtype).smallest_normal / 7
+    folder = rewrite(tmp_path / "small", {name: t.to(dtype) for name, t in small.items()})
+    made = tmp_path / "r.json"
+    assert command.main([str(folder), "--make-reference", str(made)]) == 0
+    assert check(folder, reference=made).inference["status"] == "agrees"
 
 
 def test_a_row_of_the_head_that_nobody_asked_for_is_seen_in_the_sketch(
@@ -202,6 +314,55 @@ def test_what_cannot_be_run_is_not_run_with_the_reason(copy, check, spoil, reaso
     assert reason in outcome.inference["reason"]
 
 
+FIRST = "model-00001-of-00002.safetensors"
+
+
+def replaced_by_a_pipe(copy):
+    (copy / FIRST).unlink()
+    os.mkfifo(copy / FIRST)
+
+
+def replaced_by_a_link(copy):
+    outside = copy.parent / "outside.safetensors"
+    (copy / FIRST).rename(outside)
+    (copy / FIRST).symlink_to(outside)
+
+
+def longer(copy):
+    with (copy / FIRST).open("ab") as file:
+        file.write(b"tail")
+
+
+def with_a_header_of_eight_exabytes(copy):
+    with (copy / FIRST).open("r+b") as file:
+        file.write((1 << 63).to_bytes(8, "little"))
+
+
+def with_code(copy):
+    for shard in copy.glob("*.safetensors"):
+        shard.unlink()
+    torch.save({"model.norm.weight": print}, copy / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda copy: os.truncate(copy / FIRST, 100_000), "cut off"),
+        (longer, "follow the last tensor"),
+        (with_a_header_of_eight_exabytes, "claims a header"),
+        (replaced_by_a_pipe, "incomplete"),
+        (replaced_by_a_link, "incomplete"),
+        (with_code, "could run code"),
+    ],
+)
+def test_a_hostile_file_is_one_sentence_and_not_run(copy, check, spoil, reason):
+    spoil(copy)
+    outcome = check(copy)
+    assert (outcome.status, outcome.inference["status"]) == (3, "not-run")
+    assert reason in outcome.inference["reason"]
+    assert outcome.err.count("\n") == 1
+
+
 def test_a_single_file_is_not_run(copy, check):
     outcome = check(copy / "model-00001-of-00002.safetensors")
     assert "single file" in outcome.inference["reason"]
@@ -210,7 +371,7 @@ def test_a_single_file_is_not_run(copy, check):
 def test_a_plan_over_the_memory_is_not_run(official, check):
     outcome = check(official / "hf", "--memory", "100MiB")
     assert outcome.status == 3
-    assert "MiB" in outcome.inference["reason"]
+    assert "it needs about" in outcome.inference["reason"]
     assert check(official / "hf", "--memory", "350MiB").status == 0
 
 

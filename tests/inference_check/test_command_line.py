@@ -100,7 +100,9 @@ def test_a_reference_that_cannot_be_understood_is_not_run(official, tmp_path, ch
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2},
+        {"schema": 3},
+        {"probes": {}},
+        {"probes": {"names": ["a"], "signatures": "AAAA"}},
         {"tokens": []},
         {"tokens": [10**6] * 64},
         {"tokens": [-1] * 64},
@@ -158,3 +160,28 @@ def test_without_json_a_person_reads_a_few_lines(official, tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
     assert "the embedding" in printed.err
+
+
+@pytest.mark.parametrize(("kind", "reported"), [("sha256", "sha256"), ("blake3", "blake3")])
+def test_leaves_are_hashed_on_the_way_and_written_for_whoever_asked(
+    official, tmp_path, check, kind, reported
+):
+    out = tmp_path / "leaves"
+    inference = check(official / "hf", "--digest", kind, "--leaves-out", out).inference
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {inference["leaves"]["kind"]} == {reported}
+    assert {line["path"] for line in lines} == inference["leaves"]["roots"].keys()
+    for line in lines:
+        status = (official / "hf" / line["path"]).stat()
+        assert line["identity"][1:3] == [status.st_ino, status.st_size]
+
+
+def test_without_digests_only_what_is_multiplied_is_read(official, check):
+    inference = check(official / "hf", "--digest", "none").inference
+    assert (inference["status"], inference["leaves"]) == ("agrees", {})
+
+
+def test_without_blake3_leaves_are_sha256(official, check, monkeypatch):
+    monkeypatch.setattr("verifier.digests.blake3_available", lambda: False)
+    for asked in ([], ["--digest", "blake3"]):
+        assert check(official / "hf", *asked).inference["leaves"]["kind"] == "sha256"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from inference_check.config import FAMILIES
 from inference_check.copies import open_copy
+from inference_check.families import FAMILIES
 from inference_check.model import rms_norm, rotary_angles, rotate
 from inference_check.run import Questions, run
 from inference_check.signs import token_ids
@@ -72,7 +72,8 @@ def test_hugging_face_layout_computes_what_transformers_does(tmp_path, weights, 
 def test_a_family_is_named_as_transformers_names_it(family):
     from transformers import CONFIG_MAPPING
 
-    assert CONFIG_MAPPING[family].__name__ == FAMILIES[family].replace("ForCausalLM", "Config")
+    architecture = FAMILIES[family].architecture
+    assert CONFIG_MAPPING[family].__name__ == architecture.replace("ForCausalLM", "Config")
 
 
 def by_metas_formula(folder):
@@ -133,6 +134,17 @@ def test_metas_layout_computes_metas_formula(tmp_path, parts):
     assert distance(logits(tmp_path, torch.float64), expected) < 1e-12
 
 
+def test_llama_3_in_metas_layout_cuts_the_embedding_by_rows(tmp_path):
+    make_checkpoint(tmp_path, "meta", parts=2, shape=SHAPE)
+    expected = by_metas_formula(tmp_path)
+    files = sorted(tmp_path.glob("*.pth"))
+    states = [torch.load(file, weights_only=True) for file in files]
+    whole = torch.cat([state["tok_embeddings.weight"] for state in states], 1)
+    for file, state, rows in zip(files, states, whole.chunk(2), strict=True):
+        torch.save(state | {"tok_embeddings.weight": rows.clone()}, file)
+    assert distance(logits(tmp_path), expected) < 1e-5
+
+
 def test_both_layouts_agree_to_the_last_bits_of_fp64(official):
     one, two = (logits(official / layout, torch.float64) for layout in ("hf", "meta"))
     assert distance(one, two) < 1e-12
@@ -158,23 +170,3 @@ def test_rotation_keeps_length_and_depends_on_distance_alone(official):
 def test_a_norm_does_not_see_scale():
     x, gain = torch.randn(3, 8, dtype=torch.float64), torch.ones(8, dtype=torch.float64)
     assert torch.allclose(rms_norm(x, gain, 0.0), rms_norm(1000 * x, gain, 0.0))
-
-
-def test_memory_does_not_grow_with_layers(official, monkeypatch):
-    """At most one block is widened at a time, however many layers there are."""
-    from inference_check.weights import Weights
-
-    largest = 0
-    read = Weights._read
-
-    def watched(self, entry, start, stop):
-        nonlocal largest
-        largest = max(largest, stop - start)
-        return read(self, entry, start, stop)
-
-    monkeypatch.setattr(Weights, "_read", watched)
-    monkeypatch.setattr("inference_check.weights.BLOCK_ENTRIES", 1024)
-    found = logits(official / "hf")
-    assert largest == 1024
-    monkeypatch.undo()
-    assert distance(found, logits(official / "hf")) < 1e-5
