@@ -5,18 +5,23 @@ what this machine remembers (state.py). What they refuse makes the verdict `untr
 tell besides are findings: `stale`, `recalled`, `newer-version`.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from . import latest, names, roots, state, strict_json
+from . import names, state, strict_json
 from .errors import ManifestError, SignatureError
 from .findings import Code, Finding
-from .latest import Latest, TrustedRoot
 from .manifest import Manifest
-from .roots import Root
+
+if TYPE_CHECKING:
+    from .latest import Latest, TrustedRoot
+    from .roots import Root
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Freshness:
             return Judgement(revoked)
         trusted, scope = self._root_of(found), self._scope_of(found)
         if trusted:
+            from . import roots
+
             refusal = _older_root(trusted.root, state.newest_seen(self.data, scope, roots.NAME))
             if refusal:
                 return Judgement(refusal)
@@ -145,6 +152,8 @@ def _contradicted(found: Manifest, said: Latest) -> Finding | None:
 
 def _why_stale(trusted: TrustedRoot, data: Path | None, at: datetime) -> list[str]:
     """Return why nobody can say from what lies here what is newest."""
+    from . import latest
+
     root, said = trusted.root, trusted.latest
     again = "get the newest from the publisher"
     reasons = []

@@ -5,20 +5,26 @@ A trusted key is a PEM public key that was installed beforehand, or one that a r
 ``$WEIGHBRIDGE_DATA/keys``.
 """
 
+from __future__ import annotations
+
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from . import dsse, latest, roots
-from .envelopes import PrivateKey
+from . import dsse
 from .errors import InputError
 from .trust import SigstoreIdentity, Trust, TrustedKey
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+    from .envelopes import PrivateKey
 
 MAX_KEY_BYTES = 1 << 20
 """All authorities that an operating system trusts are less than half of this."""
@@ -42,7 +48,7 @@ def load_trusted(path: Path) -> Trust:
         VerifierError: it is a root that cannot be trusted.
     """
     data = _read(path)
-    if roots.is_root(data):
+    if data.lstrip().startswith(b"{"):
         return _of_root(path)
     if b"PRIVATE KEY-----" in data:
         raise InputError(
@@ -59,6 +65,8 @@ def load_certificates(path: Path) -> list[x509.Certificate]:
     Raises:
         InputError: it cannot be read, or holds no certificate that can be parsed.
     """
+    from cryptography import x509
+
     try:
         return x509.load_pem_x509_certificates(_read(path))
     except ValueError:
@@ -66,6 +74,8 @@ def load_certificates(path: Path) -> list[x509.Certificate]:
 
 
 def _of_root(path: Path) -> Trust:
+    from . import latest
+
     trusted = latest.load_root(path)
     anchor = trusted.root.identity
     keys = tuple(
@@ -96,6 +106,8 @@ def installed_keys(data: Path | None) -> Trust:
     """
     if data is None:
         return Trust()
+    from . import roots
+
     folder = data / "keys"
     paths = sorted(folder.glob("*.pub.pem"))
     root = folder / roots.NAME

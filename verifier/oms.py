@@ -11,21 +11,16 @@ key, an ``x509CertificateChain`` (certificates.py), or a ``certificate`` of Sigs
 are parsed, duplicate keys and names are refused, and the subject's digest is recomputed.
 """
 
+from __future__ import annotations
+
 import base64
 import binascii
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.ec import (
-    EllipticCurvePrivateKey,
-    EllipticCurvePublicKey,
-)
-from cryptography.hazmat.primitives.serialization import Encoding
-
-from . import certificates, dsse, names, statement, strict_json
+from . import dsse, names, statement, strict_json
 from .dsse import key_hint
 from .errors import ManifestError, SignatureError
 from .serialization import MAX_RESOURCES, Resource
@@ -38,6 +33,13 @@ from .statement import (
     field,
 )
 from .trust import Signer, Trust, TrustedKey
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
 
 __all__ = [
     "GIT_PATHS",
@@ -84,6 +86,8 @@ def sign(
     if chain:
         if chain[0].public_key() != key.public_key():
             raise ManifestError("The signing certificate is not that of the private key.")
+        from cryptography.hazmat.primitives.serialization import Encoding
+
         encoded = [base64.b64encode(c.public_bytes(Encoding.DER)).decode() for c in chain]
         material = {"x509CertificateChain": {"certificates": [{"rawBytes": e} for e in encoded]}}
     bundle = {
@@ -185,6 +189,8 @@ def _certified(
             "The manifest is signed by certificate, and no certificate authority is trusted here; "
             "get the publisher's authority certificate from them and give it with --trusted-key."
         )
+    from . import certificates
+
     encoded = [
         _base64(field(certificate, "rawBytes", str), "certificate")
         for certificate in field(material, "certificates", list)

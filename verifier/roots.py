@@ -99,11 +99,6 @@ class Root:
         return max(self.roles[role].threshold - len(counted), 0)
 
 
-def is_root(data: bytes) -> bool:
-    """Tell whether ``data`` looks like a root rather than like a PEM file."""
-    return data.lstrip().startswith(b"{")
-
-
 def payload(
     *,
     version: int,

@@ -4,15 +4,20 @@ All of it was installed or named beforehand by the person who verifies; nothing 
 with a copy.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from typing import TYPE_CHECKING
 
 from . import dsse
-from .latest import TrustedRoot
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from .latest import TrustedRoot
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,12 @@ class Trust:
     roots: tuple[TrustedRoot, ...] = ()
 
     @classmethod
-    def in_keys(cls, *keys: ec.EllipticCurvePublicKey) -> "Trust":
+    def in_keys(cls, *keys: ec.EllipticCurvePublicKey) -> Trust:
         """Trust these public keys and nothing else."""
         return cls(tuple(TrustedKey(key, dsse.key_hint(key)) for key in keys))
 
     @classmethod
-    def union(cls, parts: Iterable["Trust"]) -> "Trust":
+    def union(cls, parts: Iterable[Trust]) -> Trust:
         """Trust all that any of ``parts`` trusts; the last identity counts."""
         given = list(parts)
         return cls(

@@ -11,19 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import (
-    engine,
-    identify,
-    inference_run,
-    lists,
-    manifest,
-    official,
-    oms,
-    one_pass,
-    resume,
-    verdict,
-    weights_check,
-)
+from . import engine, inference_run, manifest, oms, resume, verdict, weights_check
 from .digests import blake3_available
 from .errors import InputError, ManifestError, SignatureError
 from .files_check import FilesCheck, Hasher, check_files, without_ignored
@@ -154,6 +142,8 @@ class _Verification:
             return self._untrusted(refused[0])
         listing = walk(self.root, skip=self._own_names())
         if len(manifests) == 1 and self.options.wants("inference") and not self.single:
+            from . import one_pass
+
             self.answer = one_pass.run_first(
                 listing, manifests[0], self.hasher, self.options.inference, self.progress
             )
@@ -202,8 +192,11 @@ class _Verification:
     def _load(self, location: Path) -> Manifest:
         """Read a bundle or, where a person gave one, an unsigned list of digests."""
         data = manifest.read_bounded(location, oms.MAX_BUNDLE_BYTES)
-        if self.options.manifests and lists.is_list(data):
-            return lists.load(location)
+        if self.options.manifests:
+            from . import lists
+
+            if lists.is_list(data):
+                return lists.load(location)
         if not self.options.trust:
             raise InputError(
                 "No key is trusted here; ask the publisher for the public key and give it with "
@@ -215,6 +208,8 @@ class _Verification:
         """Return the manifest that the copy matches best: by files, values, else sketches."""
         if len(manifests) == 1 and not self.options.identify:
             return self._compare(listing, manifests[0])
+        from . import identify
+
         if listing.truncated:
             look_up(listing, {name for found in manifests for name in found.files})
         match = identify.best(
@@ -260,6 +255,8 @@ class _Verification:
 
     def _rederive(self, best: _Candidate, weights: WeightsCheck) -> None:
         if self.options.official is not None:
+            from . import official
+
             folder, listing = self.options.official, best.listing
             official.rederive(weights, listing, best.manifest, folder, self.hasher, self.progress)
 

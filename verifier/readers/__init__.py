@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import ReadError
-from . import gguf, pth, safetensors
 from .entries import ITEM_BYTES, QUANTIZED, TensorEntry
 from .source import Source, open_source
 
@@ -44,6 +43,8 @@ def read_tensors(root: Path, path: str) -> list[TensorEntry]:
     Raises:
         ReadError: the file cannot be opened, or is not what it claims to be.
     """
+    from . import gguf, pth, safetensors  # most copies are judged by their bytes alone
+
     with open_source(root, path) as source:
         start = source.read(0, min(source.size, 64))
         if not start:
@@ -70,6 +71,8 @@ def read_gguf_metadata(root: Path, path: str) -> Mapping[str, Any]:
     Raises:
         ReadError: the file cannot be opened, or is not what it claims to be.
     """
+    from . import gguf
+
     with open_source(root, path) as source:
         return gguf.read_header(source).metadata
 
