@@ -34,6 +34,9 @@ SPARE_SLOTS = 4
 GENEROUS = 128 << 20
 """Bytes of edges that are kept where nobody bounded the memory."""
 
+KEPT_SHARE = 11
+"""Of the memory, one part in so many may hold edges: enough for one layer in eight files, and a
+model of more layers holds no more."""
 _M_MMAP_THRESHOLD = -3  # malloc.h
 
 Report = Callable[[int, int], None]
@@ -96,12 +99,12 @@ def exact_arithmetic() -> None:
 def give_memory_back() -> None:
     """Have malloc return what is freed: all that is larger than a few pages gets its own mapping.
 
-    Sums of changing sizes would otherwise leave holes in the heap, a hundred megabytes of them in
-    80 layers. Where malloc is not glibc's, nothing is done.
+    Sums of changing sizes would otherwise leave holes in the heap, two hundred megabytes of them
+    in 80 layers. Where malloc is not glibc's, nothing is done.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 128 << 10)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def budget(
         raise NotRun(
             f"it needs about {least >> 20:,} MiB, and --memory allows {memory >> 20:,} MiB"
         )
-    return Budget(slots, left - slots * (LEAF_BYTES + SLACK))
+    return Budget(slots, min(left - slots * (LEAF_BYTES + SLACK), memory // KEPT_SHARE))
 
 
 def working_bytes(
