@@ -1,10 +1,10 @@
 """Whole processes, timed in turn, so that a machine whose speed drifts does not favour one."""
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,18 +37,21 @@ class Command:
 
     def _timed(self, arguments: Sequence[str]) -> float:
         started = time.perf_counter()
-        process = subprocess.Popen(
-            list(arguments),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=os.environ | dict(self.environment),
-        )
-        _, complaint = process.communicate()
-        seconds = time.perf_counter() - started
-        if process.returncode != 0:
-            print(complaint.decode(errors="replace")[-2000:], file=sys.stderr)
-            raise SystemExit(f"{self.name} ended with {process.returncode}")
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        with tempfile.TemporaryFile() as complaint:
+            process = subprocess.Popen(
+                list(arguments),
+                stdout=subprocess.DEVNULL,
+                stderr=complaint,
+                env=os.environ | dict(self.environment),
+            )
+            _, status, used = os.wait4(process.pid, 0)  # its own peak, not that of any child so far
+            seconds = time.perf_counter() - started
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode != 0:
+                complaint.seek(0)
+                print(complaint.read()[-2000:].decode(errors="replace"), file=sys.stderr)
+                raise SystemExit(f"{self.name} ended with {process.returncode}")
+        peak = used.ru_maxrss / 1024
         self.peak_mib = max(self.peak_mib, peak)
         return seconds
 
