@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from verifier.layouts import read_config
+from verifier.strict_json import brief
 
 from .errors import NotRun
 from .families import FAMILIES, Family
@@ -105,10 +106,10 @@ def from_hugging_face(config: Mapping[str, Any]) -> ModelConfig:
     named = names[0] if isinstance(names, list) and names else config.get("model_type")
     model_type = config.get("model_type", "llama")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise NotRun(f"unsupported architecture: {str(named)[:80]}")
+        raise NotRun(f"unsupported architecture: {brief(named, 80)}")
     family = FAMILIES[model_type]
     if named not in (family.architecture, model_type):
-        raise NotRun(f"unsupported architecture: {str(named)[:80]}")
+        raise NotRun(f"unsupported architecture: {brief(named, 80)}")
     _refuse(config)
     _check_activation(config, family)
     _check_windows(config)
@@ -176,12 +177,12 @@ def from_gguf(metadata: Mapping[str, Any], factors: tuple[float, ...] = ()) -> M
     """
     kind = metadata.get("general.architecture")
     if kind != "llama":
-        raise NotRun(f"unsupported architecture: {str(kind)[:80]} in GGUF")
+        raise NotRun(f"unsupported architecture: {brief(kind, 80)} in GGUF")
     own = {k.removeprefix("llama."): v for k, v in metadata.items() if k.startswith("llama.")}
     if own.get("expert_count"):
         raise NotRun("unsupported architecture: a mixture of experts")
     if own.get("rope.scaling.type", "none") != "none":
-        raise NotRun(f"unsupported rotary embedding: {str(own['rope.scaling.type'])[:80]}")
+        raise NotRun(f"unsupported rotary embedding: {brief(own['rope.scaling.type'], 80)}")
     width = _whole(own, "embedding_length", MAX_WIDTH)
     heads = _whole(own, "attention.head_count", MAX_HEADS)
     head_width = _whole(own, "attention.key_length", MAX_WIDTH, width // heads)
@@ -218,8 +219,9 @@ def _check_activation(config: Mapping[str, Any], family: Family) -> None:
     """Refuse an activation that is not the family's; Gemma's configs have two names for it."""
     for key in ("hidden_act", "hidden_activation"):
         found = config.get(key)
-        if found is not None and found not in family.activations:
-            raise NotRun(f"unsupported activation: {str(found)[:80]}")
+        known = isinstance(found, str) and found in family.activations
+        if found is not None and not known:
+            raise NotRun(f"unsupported activation: {brief(found, 80)}")
 
 
 def _check_windows(config: Mapping[str, Any]) -> None:
@@ -228,11 +230,11 @@ def _check_windows(config: Mapping[str, Any]) -> None:
     if config.get("use_sliding_window", True) is False:
         window = None
     if window is not None and not (type(window) is int and window >= LONGEST):
-        raise NotRun(f"unsupported sliding window: {str(window)[:80]}")
+        raise NotRun(f"unsupported sliding window: {brief(window, 80)}")
     kinds = config.get("layer_types") or []
     known = {"full_attention", "sliding_attention"}
     if not isinstance(kinds, list) or not all(isinstance(k, str) and k in known for k in kinds):
-        raise NotRun(f"unsupported layer types: {str(kinds)[:80]}")
+        raise NotRun(f"unsupported layer types: {brief(kinds, 80)}")
 
 
 def _rope(config: Mapping[str, Any]) -> tuple[float, Llama3Scaling | None]:
@@ -247,7 +249,7 @@ def _rope(config: Mapping[str, Any]) -> tuple[float, Llama3Scaling | None]:
     if kind == "default":
         return base, None
     if kind != "llama3":
-        raise NotRun(f"unsupported rotary embedding: {str(kind)[:80]}")
+        raise NotRun(f"unsupported rotary embedding: {brief(kind, 80)}")
     keys = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     factor, low, high, original = (_positive(found, key) for key in keys)
     if low >= high:
@@ -267,14 +269,14 @@ def _whole(config: Mapping[str, Any], key: str, most: int, default: int | None =
     value = config.get(key)
     value = default if value is None else value
     if type(value) is not int or not 1 <= value <= most:
-        raise NotRun(f"{key} in its config is {str(value)[:40]}, not between 1 and {most:,}")
+        raise NotRun(f"{key} in its config is {brief(value)}, not between 1 and {most:,}")
     return value
 
 
 def _fraction(config: Mapping[str, Any], key: str, default: float) -> float:
     value = config.get(key, default)
     if type(value) not in (int, float) or not 0 <= value < 1:
-        raise NotRun(f"{key} in its config is {str(value)[:40]}, not between 0 and 1")
+        raise NotRun(f"{key} in its config is {brief(value)}, not between 0 and 1")
     return float(value)
 
 
@@ -286,11 +288,11 @@ def _cap(config: Mapping[str, Any], key: str, default: float) -> float | None:
 def _positive(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
     value = config.get(key, default)
     if not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise NotRun(f"{key} in its config is {str(value)[:40]}")
+        raise NotRun(f"{key} in its config is {brief(value)}")
     return float(value)
 
 
 def _base(value: object) -> float:
     if not isinstance(value, int | float) or not 1 <= value <= 1e12:
-        raise NotRun(f"the rotary base in its config is {str(value)[:40]}")
+        raise NotRun(f"the rotary base in its config is {brief(value)}")
     return float(value)

@@ -121,6 +121,8 @@ def stream(files: Files, tensor: LogicalTensor) -> Iterator[Tensor]:
         ReadError: a file cannot be read, or copies of a tensor do not agree.
     """
     entry = tensor.parts[0].entry
+    if 0 in tensor.shape:
+        return  # of rows without an entry there may be any number
     if len(tensor.parts) == 1 and tensor.pair_width is None:
         unit = QUANTIZED.get(entry.dtype, (1,))[0]
         step = max(BLOCK // item_bytes(entry) // unit, 1) * unit
@@ -162,13 +164,13 @@ def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
 
 def from_pairs(rows: Tensor, head_width: int) -> Tensor:
     """Reorder whole heads of rows from pairs to halves: [heads, d/2, 2] to [heads, 2, d/2]."""
-    heads = rows.reshape(-1, head_width // 2, 2, *rows.shape[1:])
+    heads = rows.reshape(len(rows) // head_width, head_width // 2, 2, *rows.shape[1:])
     return heads.transpose(1, 2).reshape(rows.shape)
 
 
 def to_pairs(rows: Tensor, head_width: int) -> Tensor:
     """Reorder whole heads of rows from halves to pairs, as ``from_pairs`` undoes it."""
-    heads = rows.reshape(-1, 2, head_width // 2, *rows.shape[1:])
+    heads = rows.reshape(len(rows) // head_width, 2, head_width // 2, *rows.shape[1:])
     return heads.transpose(1, 2).reshape(rows.shape)
 
 

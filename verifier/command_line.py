@@ -10,11 +10,11 @@ import json
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import InputError, VerifierError
 from .names import shown
@@ -38,6 +38,7 @@ VERDICTS = (
 """What may be accepted; `untrusted` never is."""
 CHECKS = ("files", "weights", "inference")
 INTERRUPTED = 130
+MAX_INDENTED = 1 << 20
 
 
 class Parser(argparse.ArgumentParser):
@@ -228,7 +229,7 @@ def _verify(arguments: Sequence[str]) -> int:
         _write(given.report, page(contents))
     if given.json:
         several = {"schema": "weighbridge.reports/1", "reports": contents}
-        print(json.dumps(contents[0] if len(contents) == 1 else several, indent=2))
+        print(_as_json(contents[0] if len(contents) == 1 else several))
     else:
         print("\n\n".join(report.as_text() for report in reports))
     sys.stdout.flush()
@@ -260,6 +261,12 @@ def _judge(
     from .verify import verify
 
     return [verify(path, options, listener) for path in paths if path is not None]
+
+
+def _as_json(content: Mapping[str, Any]) -> str:
+    """Return ``content`` as JSON, indented where a person may read it: that is slow for much."""
+    compact = json.dumps(content)
+    return compact if len(compact) > MAX_INDENTED else json.dumps(content, indent=2)
 
 
 def _attester(given: argparse.Namespace, paths: Sequence[Path]) -> Callable[["Report"], str]:

@@ -8,12 +8,14 @@ section 2.2.3).
 """
 
 import hashlib
+from collections.abc import Iterator
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, utils
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+_PIECE = 1 << 20
 
 _HASHES: dict[str, type[hashes.SHA256] | type[hashes.SHA384] | type[hashes.SHA512]] = {
     "secp256r1": hashes.SHA256,
@@ -48,13 +50,21 @@ def pae(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def pae_0_2_0(payload: bytes) -> bytes:
-    """Return what model_signing 0.2.0 signed instead: the payload as Python prints bytes.
+def pae_0_2_0(payload: bytes) -> Iterator[bytes]:
+    """Yield, piece by piece, what model_signing 0.2.0 signed: the payload as Python prints bytes.
 
-    To be accepted for that release's predicate type and nothing else, and never written.
+    To be accepted for that release's predicate type and nothing else, and never written. Printed
+    at once, 16 MiB of odd bytes would take fifteen times as much memory.
     """
-    text = f"DSSEV1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {len(payload)} {payload!r}"
-    return text.encode()
+    quote = b'"' if b"'" in payload and b'"' not in payload else b"'"
+    yield f"DSSEV1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {len(payload)} b".encode() + quote
+    # What stands before a piece makes Python choose the quotes that it chooses for the whole.
+    before = b"'" if quote == b'"' else b"'\""
+    skipped = len(repr(before + b"x")) - len("x'")
+    for start in range(0, len(payload), _PIECE):
+        piece = repr(before + payload[start : start + _PIECE])
+        yield piece[skipped:-1].encode()
+    yield quote
 
 
 def sign(payload: bytes, key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -69,11 +79,17 @@ def holds(signature: bytes, payload: bytes, key: ec.EllipticCurvePublicKey) -> b
 
 def holds_0_2_0(signature: bytes, payload: bytes, key: ec.EllipticCurvePublicKey) -> bool:
     """Tell whether ``signature`` is one of model_signing 0.2.0, which used SHA-256 on any curve."""
-    return _verifies(key, signature, pae_0_2_0(payload), hashes.SHA256())
+    digest = hashlib.sha256()
+    for piece in pae_0_2_0(payload):
+        digest.update(piece)
+    return _verifies(key, signature, digest.digest(), utils.Prehashed(hashes.SHA256()))
 
 
 def _verifies(
-    key: ec.EllipticCurvePublicKey, signature: bytes, data: bytes, algorithm: hashes.HashAlgorithm
+    key: ec.EllipticCurvePublicKey,
+    signature: bytes,
+    data: bytes,
+    algorithm: hashes.HashAlgorithm | utils.Prehashed,
 ) -> bool:
     try:
         key.verify(signature, data, ec.ECDSA(algorithm))

@@ -153,7 +153,7 @@ def field(mapping: Any, key: str, kind: type, what: str) -> Any:
     """
     value = mapping.get(key) if isinstance(mapping, dict) else None
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        shown = names.shown(key)[:80]
+        shown = names.shown(key[:80])
         raise ManifestError(f"{what}: the field `{shown}` is missing or of the wrong type.")
     return value
 

@@ -84,6 +84,8 @@ def snapshot_of(folder: Path) -> Path:
 
 def _store_of(root: Path) -> Path | None:
     """Return the blobs of the cache in which ``root`` is a snapshot or lies below one."""
+    if "snapshots" not in root.parts:
+        return None  # asked for every link of a folder: most folders are in no cache
     for folder in (root, *root.parents)[:MAX_DEPTH]:
         repository = folder.parent.parent
         if folder.parent.name == "snapshots" and _REPOSITORY.fullmatch(repository.name):

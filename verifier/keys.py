@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -204,10 +205,24 @@ def _sync_folder(folder: Path) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             data = file.read(MAX_KEY_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     if len(data) > MAX_KEY_BYTES:
         raise InputError(f"{path} is larger than {MAX_KEY_BYTES >> 20} MiB: not a key.")
     return data
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a regular file; a pipe is not waited for.
+
+    Raises:
+        InputError: it is something else.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(f"{path} is not a regular file; give one with the key in it.")
+    return os.fdopen(descriptor, "rb")

@@ -92,7 +92,8 @@ def _read_line(line: str, number: int) -> ManifestFile:
     if _BY_LENGTH.get(len(digest)) != algorithm:
         raise ManifestError(f"Line {number} of the list has a digest of an unknown length.")
     if escaped:
-        name = re.sub(r"\\[\\nr]", lambda match: _ESCAPES[match[0]], name)
+        kept = name[: 4 * names.MAX_NAME_BYTES]  # what is longer is refused as it is
+        name = re.sub(r"\\[\\nr]", lambda match: _ESCAPES[match[0]], kept)
     return _file(names.safe(name), algorithm, digest.lower())
 
 
@@ -110,11 +111,11 @@ def _read_tree(data: bytes) -> dict[str, ManifestFile]:
 def _read_entry(entry: dict[str, Any]) -> ManifestFile:
     name, size, large = names.safe(entry.get("path")), entry.get("size"), entry.get("lfs")
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MAX_FILE_BYTES:
-        raise ManifestError(f"The tree listing gives no size of {names.shown(name)!r}.")
+        raise ManifestError(f"The tree listing gives no size of {names.shown(name[:80])!r}.")
     algorithm, length = ("sha256", 64) if isinstance(large, dict) else ("git_sha1", 40)
     digest = large.get("oid") if isinstance(large, dict) else entry.get("oid")
     if not isinstance(digest, str) or not re.fullmatch(f"[0-9a-f]{{{length}}}", digest):
-        raise ManifestError(f"The tree listing gives no digest of {names.shown(name)!r}.")
+        raise ManifestError(f"The tree listing gives no digest of {names.shown(name[:80])!r}.")
     return _file(name, algorithm, digest, size)
 
 
@@ -125,7 +126,7 @@ def _file(name: str, algorithm: str, digest: str, size: int | None = None) -> Ma
 
 def _add(files: dict[str, ManifestFile], file: ManifestFile) -> None:
     if file.name in files:
-        raise ManifestError(f"The list names {names.shown(file.name)[:80]!r} twice.")
+        raise ManifestError(f"The list names {names.shown(file.name[:80])!r} twice.")
     if len(files) >= oms.MAX_RESOURCES:
         raise ManifestError(f"The list names more than {oms.MAX_RESOURCES:,} files.")
     files[file.name] = file

@@ -40,7 +40,11 @@ CONFIGS = ("config.json", "params.json")
 MAX_CONFIG_BYTES = 1 << 20
 
 SCHEMA = 1
-MAX_SIDE_BYTES = 64 << 20
+MAX_SIDE_BYTES = 48 << 20
+MAX_ALL_SIDE_BYTES = 64 << 20
+"""All side files are kept in memory together: those of a checkpoint of 8 TB."""
+MAX_TENSOR_ITEMS = 2_000_000
+"""Items of tensors.json, which is signed: those of a hundred thousand tensors."""
 
 _HEX = {bits: re.compile(rf"[0-9a-f]{{{bits // 4}}}") for bits in (160, 256)}
 
@@ -117,14 +121,21 @@ class Manifest:
         """Return tensors.json, or None where there is none.
 
         Raises:
-            ManifestError: it is not an object of JSON, although it was signed.
+            ManifestError: it is not what it should be, although it was signed.
         """
         data = self.side_file(TENSORS)
         if data is None:
             return None
-        value = strict_json.loads(data, TENSORS, max_bytes=MAX_SIDE_BYTES)
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        value = strict_json.loads(
+            data, TENSORS, max_bytes=MAX_SIDE_BYTES, max_items=MAX_TENSOR_ITEMS
+        )
+        if not isinstance(value, dict) or not _is_schema(value.get("schema")):
             raise ManifestError(f"{TENSORS} is of a form that this version does not know.")
+        rows = value.get("tensors")
+        if not isinstance(rows, list) or not all(map(_is_row, rows)):
+            raise ManifestError(f"{TENSORS} has a row without name, shape, place or value digests.")
+        if len({row["name"] for row in rows}) != len(rows):
+            raise ManifestError(f"{TENSORS} has two rows of one name.")
         return value
 
 
@@ -194,6 +205,37 @@ def read_bounded(path: Path, limit: int, what: str = "The manifest") -> bytes:
         os.close(descriptor)
 
 
+def _is_schema(value: object) -> bool:
+    return type(value) is int and value == SCHEMA
+
+
+def _is_row(row: object) -> bool:
+    """Tell whether ``row`` of tensors.json has what is used of it, in bounds."""
+    if not isinstance(row, dict):
+        return False
+    match row:
+        case {"name": str(), "shape": list(shape), "values": {"exact": str(), **others}}:
+            places = row.get("place", [])
+            return (
+                all(map(_is_number, shape))
+                and all(isinstance(digest, str) for digest in others.values())
+                and isinstance(places, list)
+                and all(map(_is_place, places))
+            )
+    return False
+
+
+def _is_place(place: object) -> bool:
+    match place:
+        case {"file": str(), "start": start, "end": end}:
+            return _is_number(start) and _is_number(end)
+    return False
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value <= MAX_FILE_BYTES
+
+
 def _is_side(name: str) -> bool:
     return name.startswith(f"{SIDE_FOLDER}/")
 
@@ -203,6 +245,7 @@ def _read_side_files(
 ) -> tuple[dict[str, bytes], list[Finding]]:
     side: dict[str, bytes] = {}
     findings = []
+    kept = 0
     for name in filter(_is_side, signed):
         if not os.path.lexists(folder / name):
             message = f"{names.shown(name)} is not there; what it would tell was not checked."
@@ -211,7 +254,13 @@ def _read_side_files(
         try:
             data = read_bounded(folder / name, MAX_SIDE_BYTES)
             if signed[name].matches(data):
-                side[name] = data
+                kept += len(data) if name in SIDE_FILES else 0
+                if kept > MAX_ALL_SIDE_BYTES:
+                    raise ManifestError(
+                        f"The side files are larger than {MAX_ALL_SIDE_BYTES >> 20} MiB together."
+                    )
+                if name in SIDE_FILES:
+                    side[name] = data
                 continue
             reason = "it is not the one that was signed"
         except ManifestError as error:
@@ -224,7 +273,7 @@ def _read_side_files(
 def _with_checkpoint(manifest: Manifest, data: bytes) -> Manifest:
     """Fill in what checkpoint.json and the leaf lists say."""
     content = strict_json.loads(data, CHECKPOINT, max_bytes=MAX_SIDE_BYTES)
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+    if not isinstance(content, dict) or not _is_schema(content.get("schema")):
         raise ManifestError(
             f"{CHECKPOINT} is of a form that this version does not know; update Weighbridge."
         )
@@ -288,7 +337,7 @@ def _cut_leaves(
 def _get(mapping: Any, key: str, kind: type) -> Any:
     value = mapping.get(key) if isinstance(mapping, dict) else None
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        shown = names.shown(key)[:80]
+        shown = names.shown(key[:80])
         raise ManifestError(f"{CHECKPOINT}: the field `{shown}` is missing or of the wrong type.")
     return value
 

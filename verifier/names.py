@@ -4,7 +4,6 @@ All names are POSIX paths relative to the checkpoint's folder (OMS specification
 name, no ``..``). Our own manifests are held to more, so that one name means one file everywhere.
 """
 
-import os
 import unicodedata
 from collections.abc import Iterable
 
@@ -16,8 +15,15 @@ MAX_PART_BYTES = 255
 
 def shown(name: str) -> str:
     """Return ``name`` on one line, with control characters and undecodable bytes escaped."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace") if _has_surrogate(name) else name
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return name if name.isprintable() else "".join(map(_visible, name))
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte that is not UTF-8 (PEP 383)
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def is_utf8(name: str) -> bool:
@@ -37,11 +43,11 @@ def safe(name: object) -> str:
         raise ManifestError(f"The manifest lists {name[:80]!a}, which is not a UTF-8 name.")
     if "\0" in name or name.startswith("/") or ".." in name.split("/"):
         raise ManifestError(
-            f"The manifest lists {shown(name)[:80]!r}, which is not a name inside the folder."
+            f"The manifest lists {shown(name[:80])!r}, which is not a name inside the folder."
         )
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if len(name.encode()) > MAX_NAME_BYTES or any(len(p.encode()) > MAX_PART_BYTES for p in parts):
-        raise ManifestError(f"The manifest lists a name that is too long: {shown(name)[:80]!r}.")
+        raise ManifestError(f"The manifest lists a name that is too long: {shown(name[:80])!r}.")
     return "/".join(parts) or "."
 
 
@@ -64,11 +70,11 @@ def check_portable(names: Iterable[str], what: str = "The manifest lists") -> No
     for name in names:
         reason = why_not_portable(name)
         if reason:
-            raise ManifestError(f"{what} {shown(name)[:80]!r}: {reason}.")
+            raise ManifestError(f"{what} {shown(name[:80])!r}: {reason}.")
         folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
         if folded in seen:
             raise ManifestError(
-                f"{what} {shown(name)!r} and {shown(seen[folded])!r}, "
+                f"{what} {shown(name[:80])!r} and {shown(seen[folded][:80])!r}, "
                 "which are one file on some systems."
             )
         seen[folded] = name

@@ -174,7 +174,7 @@ def _keys(public: object, trust: Trust) -> list[TrustedKey]:
     if not named:
         raise SignatureError(
             f"The manifest is signed by a key that is not trusted here "
-            f"({names.shown(hint)[:16]}…); ask its publisher for the public key and give it "
+            f"({names.shown(hint[:16])}…); ask its publisher for the public key and give it "
             "with --trusted-key."
         )
     return named

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import names
+from . import names, strict_json
 from .digests import Hash, blake3_available
 from .errors import ManifestError
 from .findings import Range
@@ -91,10 +91,10 @@ class Serialization:
                 "does not know."
             )
         method, hash_type = fields.get("method"), fields.get("hash_type")
-        if hash_type not in DIGEST_HEX:
+        if not isinstance(hash_type, str) or hash_type not in DIGEST_HEX:
             raise ManifestError(
-                f"The signed statement lists digests in {str(hash_type)[:20]!a}; only SHA-256, "
-                "BLAKE2b and BLAKE3 are read."
+                f"The signed statement lists digests in {strict_json.brief(hash_type, 20)!a}; "
+                "only SHA-256, BLAKE2b and BLAKE3 are read."
             )
         if hash_type == "blake3" and not blake3_available():
             raise ManifestError("The model is signed in BLAKE3; install the package blake3.")
@@ -108,8 +108,9 @@ class Serialization:
         if method == "shards" and size is not None:
             return cls(hash_type, size, allow)
         raise ManifestError(
-            f"The signed statement lists {str(method)[:20]!a} with a shard_size of "
-            f"{str(shard_bytes)[:20]!a}; only whole files, and shards of a positive size, are read."
+            f"The signed statement lists {strict_json.brief(method, 20)!a} with a shard_size of "
+            f"{strict_json.brief(shard_bytes, 20)!a}; only whole files, and shards of a "
+            "positive size, are read."
         )
 
     def resources(self, listed: Iterable[tuple[str, str, str]]) -> tuple[Resource, ...]:
@@ -131,12 +132,12 @@ class Serialization:
     def _digest(self, name: str, algorithm: str, digest: str) -> str:
         if algorithm not in (self.hash_type, self.algorithm):
             raise ManifestError(
-                f"The manifest gives {names.shown(name)[:80]!r} in {algorithm[:40]!a}, although "
+                f"The manifest gives {names.shown(name[:80])!r} in {algorithm[:40]!a}, although "
                 f"it says that all is in {self.algorithm}."
             )
         if not re.fullmatch(rf"[0-9a-f]{{{DIGEST_HEX[self.hash_type]}}}", digest):
             raise ManifestError(
-                f"The manifest's digest of {names.shown(name)[:80]!r} is not "
+                f"The manifest's digest of {names.shown(name[:80])!r} is not "
                 f"{DIGEST_HEX[self.hash_type]} lowercase hex digits."
             )
         return digest
@@ -148,13 +149,13 @@ class Serialization:
             match = _SHARD.fullmatch(label)
             if not match:
                 raise ManifestError(
-                    f"The manifest lists {names.shown(label)[:80]!r}, which does not end in the "
+                    f"The manifest lists {names.shown(label[:80])!r}, which does not end in the "
                     "first byte and the end of a shard."
                 )
             span = int(match[2]), int(match[3])
             shards = spans.setdefault(names.safe(match[1]), {})
             if span in shards:
-                raise ManifestError(f"The manifest lists {names.shown(label)[:80]!r} twice.")
+                raise ManifestError(f"The manifest lists {names.shown(label[:80])!r} twice.")
             shards[span] = digest
         files = []
         for name, shards in spans.items():
@@ -162,7 +163,7 @@ class Serialization:
             size = ordered[-1][1]
             if ordered != grid(size, shard_bytes):
                 raise ManifestError(
-                    f"The shards of {names.shown(name)[:80]!r} do not make up one file in steps "
+                    f"The shards of {names.shown(name[:80])!r} do not make up one file in steps "
                     f"of {shard_bytes:,} bytes."
                 )
             digest = "".join(shards[span] for span in ordered)

@@ -135,4 +135,4 @@ def _quiet() -> Iterator[None]:
 def _line(error: Any) -> str:
     """Return what the library says, on one line and without its final stop."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return names.shown(text)[:300].rstrip(".")
+    return names.shown(text[:300]).rstrip(".")

@@ -194,7 +194,7 @@ def _check_names(listed: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in listed:
         if names.safe(name) in seen:
-            raise ManifestError(f"The manifest lists {names.shown(name)[:80]!r} twice.")
+            raise ManifestError(f"The manifest lists {names.shown(name[:80])!r} twice.")
         seen.add(names.safe(name))
     if "." in seen and len(seen) > 1:
         raise ManifestError("The manifest lists `.`, which only a model of a single file may.")

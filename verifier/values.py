@@ -9,6 +9,7 @@ Importing this module does not import torch; its functions do.
 
 import importlib.util
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -123,8 +124,9 @@ def compare(
     from .tensor_check import TensorCheck
 
     check = TensorCheck(root, official, sketch)
+    name_of = _Names(sets, official)
     pairs = [
-        (_official_name(tensor, sets, official), tensor)
+        (name_of(tensor), tensor)
         for found in sets
         for tensor in _unpacked(root, found, result.problems)
     ]
@@ -226,25 +228,31 @@ def _published(tensors: Mapping[str, Any]) -> tuple[dict[str, Mapping[str, Any]]
     return official, width if good else None
 
 
-def _official_name(
-    tensor: LogicalTensor, sets: Sequence[Arranged], official: Mapping[str, Any]
-) -> str:
-    """Return the published name that a tensor of the copy answers to.
+class _Names:
+    """The published name that a tensor of the copy answers to.
 
     A release of several models publishes names with their folder; a copy in one folder may still
     be one of them, told by the shape.
     """
-    own = f"{tensor.folder}/{tensor.name}" if tensor.folder else tensor.name
-    if own in official:
-        return own
-    several = len({found.folder for found in sets}) > 1
-    if tensor.name in official and not several:
-        return tensor.name
-    folders = {name.removesuffix(tensor.name) for name in official if name.endswith(tensor.name)}
-    for folder in sorted(folders):
-        if official[folder + tensor.name]["shape"] == list(tensor.shape):
-            return folder + tensor.name
-    return own if several else tensor.name
+
+    def __init__(self, sets: Sequence[Arranged], official: Mapping[str, Any]) -> None:
+        self.official = official
+        self.several = len({found.folder for found in sets}) > 1
+        self.longer: dict[str, list[str]] = {}
+        for name in sorted(official):
+            for place in (found.end() for found in re.finditer("/", name)):
+                self.longer.setdefault(name[place:], []).append(name)
+
+    def __call__(self, tensor: LogicalTensor) -> str:
+        own = f"{tensor.folder}/{tensor.name}" if tensor.folder else tensor.name
+        if own in self.official:
+            return own
+        if tensor.name in self.official and not self.several:
+            return tensor.name
+        for name in self.longer.get(tensor.name, ()):
+            if self.official[name]["shape"] == list(tensor.shape):
+                return name
+        return own if self.several else tensor.name
 
 
 def _match_renamed(

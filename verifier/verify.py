@@ -85,7 +85,8 @@ def checkpoints_in(path: Path) -> list[Path]:
     """Return the checkpoints in a folder of checkpoints: none where ``path`` is one, or a file."""
     if not path.is_dir() or (path / manifest.BUNDLE_NAME).exists():
         return []
-    return sorted(p.parent for p in path.glob(f"*/{manifest.BUNDLE_NAME}") if p.is_file())
+    found = (bundle.parent for bundle in path.glob(f"*/{manifest.BUNDLE_NAME}") if bundle.is_file())
+    return sorted(folder for folder in found if not folder.is_symlink())
 
 
 @dataclass(slots=True)
@@ -240,7 +241,8 @@ class _Verification:
         name, called = self.root.name, self.path.name  # they differ where PATH is a link
         by_name = [entry for n, entry in found.files.items() if n in (called, ".")]
         by_name += [e for n, e in found.files.items() if n.rpartition("/")[2] == called]
-        if not by_name and name in listing.files:
+        sizes = {entry.size for entry in found.files.values()}
+        if not by_name and name in listing.files and {None, listing.files[name].size} & sizes:
             kinds = tuple(sorted({entry.algorithm for entry in found.files.values()}))
             job = engine.Job(listing.files[name], whole_kinds=kinds)
             digests = self.hasher.run([job])[job].whole.values()

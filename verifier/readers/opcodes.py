@@ -11,9 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_OPERATIONS = 5_000_000
-MAX_MEMO = 2_000_000
+MAX_OPERATIONS = 500_000
+"""Thirty-two describe a tensor, so these do for fifteen thousand; they take under a second."""
+MAX_MEMO = 400_000
 MAX_STRING = 4096
+MAX_GLOBAL = 256
 MAX_INTEGER_BYTES = 16
 
 STORAGES = {
@@ -35,14 +37,6 @@ DTYPES = {
     "uint32": "U32",
     "uint64": "U64",
 }
-_GLOBALS = {
-    ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_tensor_v3"),
-    ("torch._utils", "_rebuild_parameter"),
-    ("torch.storage", "UntypedStorage"),
-    *(("torch", name) for name in (*STORAGES, *DTYPES)),
-}
 
 
 class Refused(Exception):
@@ -55,6 +49,18 @@ class Global:
 
     module: str
     name: str
+
+
+_GLOBALS = {
+    (module.encode(), name.encode()): Global(module, name)
+    for module, names in {
+        "collections": ("OrderedDict",),
+        "torch._utils": ("_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter"),
+        "torch.storage": ("UntypedStorage",),
+        "torch": (*STORAGES, *DTYPES),
+    }.items()
+    for name in names
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +137,6 @@ class _Machine:
             raise Refused(f"its pickle has a string of {length:,} bytes")
         return str(self.take(length), "utf-8")
 
-    def line(self) -> str:
-        """Read a line of a GLOBAL instruction, ASCII."""
-        window = bytes(self.data[self.position : self.position + 256])
-        text, newline, _ = window.partition(b"\n")
-        if not newline:
-            raise Refused("its pickle names something too long to be a tensor's part")
-        self.position += len(text) + 1
-        return text.decode("ascii")
-
     def pop(self) -> Any:
         value = self.stack.pop()
         if value is _MARK:
@@ -154,13 +151,19 @@ class _Machine:
         return items
 
     def name_global(self) -> None:
-        module, name = self.line(), self.line()
-        if (module, name) not in _GLOBALS:
+        window = bytes(self.data[self.position : self.position + MAX_GLOBAL])
+        module, newline, rest = window.partition(b"\n")
+        name, second_newline, _ = rest.partition(b"\n")
+        if not newline or not second_newline:
+            raise Refused("its pickle names something too long to be a tensor's part")
+        self.position += len(module) + len(name) + 2
+        known = _GLOBALS.get((module, name))
+        if known is None:
+            asked = f"{module.decode('ascii')}.{name.decode('ascii')}"
             raise Refused(
-                f"its pickle asks for {f'{module}.{name}'[:120]!r}: it could run code, "
-                "and was not loaded"
+                f"its pickle asks for {asked[:120]!r}: it could run code, and was not loaded"
             )
-        self.stack.append(Global(module, name))
+        self.stack.append(known)
 
     def put(self, index: int) -> None:
         if len(self.memo) >= MAX_MEMO or index < 0:
@@ -256,8 +259,10 @@ def _long(machine: _Machine) -> None:
 
 def _tuple_of(length: int) -> Callable[[_Machine], None]:
     def step(machine: _Machine) -> None:
-        items = [machine.pop() for _ in range(length)]
-        machine.stack.append(tuple(reversed(items)))
+        items = tuple(machine.stack[-length:])
+        if len(items) < length or _MARK in items:
+            raise Refused("it is not a well-formed pickle")
+        machine.stack[-length:] = [items]
 
     return step
 

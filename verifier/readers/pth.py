@@ -27,6 +27,8 @@ from .source import Source
 MAX_PICKLE = 32 << 20
 MAX_DEPTH = 100
 MAX_NODES = 400_000
+MAX_NAMES = 16 << 20
+"""Characters of all names together: a name of a deep tensor repeats those of all around it."""
 MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little") + b"."
 
@@ -130,7 +132,7 @@ def _views(path: str, tree: Any) -> list[tuple[str, opcodes.View]]:
     """
     found: list[tuple[str, opcodes.View]] = []
     pending: list[tuple[str, Any, int]] = [("", tree, 0)]
-    nodes = 0
+    nodes = characters = 0
     while pending:
         name, node, depth = pending.pop()
         if isinstance(node, opcodes.View):
@@ -138,18 +140,16 @@ def _views(path: str, tree: Any) -> list[tuple[str, opcodes.View]]:
                 raise ReadError(path, "a tensor has no usable name, or there are too many")
             found.append((name, node))
             continue
-        if isinstance(node, list | tuple):
-            node = dict(enumerate(node))
-        if not isinstance(node, dict):
+        if not isinstance(node, dict | list | tuple):
             raise ReadError(path, "it holds something other than a dictionary of tensors")
         nodes += len(node)
-        if nodes > MAX_NODES or depth == MAX_DEPTH:
-            raise ReadError(path, "its pickle describes more than it could hold")
-        pending += [
-            (f"{name}.{key}"[-MAX_NAME - 1 :] if name else str(key), value, depth + 1)
-            for key, value in node.items()
-            if isinstance(value, dict | list | tuple | opcodes.View)
-        ]
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            if isinstance(value, dict | list | tuple | opcodes.View):
+                inner = f"{name}.{key}"[-MAX_NAME - 1 :] if name else str(key)
+                characters += len(inner)
+                pending.append((inner, value, depth + 1))
+            if nodes > MAX_NODES or characters > MAX_NAMES or depth == MAX_DEPTH:
+                raise ReadError(path, "its pickle describes more than it could hold")
     return found
 
 

@@ -23,6 +23,8 @@ from .source import Source
 
 MAX_HEADER = 100_000_000
 """The format's own limit, bytes."""
+MAX_READ = 24 << 20
+"""What is read of a header: ten times that of the largest known; parsed, it takes several times."""
 
 
 def read(source: Source) -> list[TensorEntry]:
@@ -43,6 +45,8 @@ def read(source: Source) -> list[TensorEntry]:
         raise ReadError(
             path, f"its header of {length:,} bytes does not fit its {source.size:,} bytes"
         )
+    if length > MAX_READ:
+        raise ReadError(path, f"its header is larger than {MAX_READ >> 20} MiB")
     header = _parse(source, length)
     header.pop("__metadata__", None)
     if len(header) > MAX_TENSORS:
@@ -55,7 +59,7 @@ def read(source: Source) -> list[TensorEntry]:
 
 def _parse(source: Source, length: int) -> dict[str, Any]:
     try:
-        header = strict_json.loads(source.read(8, length), "its header", max_bytes=MAX_HEADER)
+        header = strict_json.loads(source.read(8, length), "its header", max_bytes=MAX_READ)
     except ManifestError as error:
         raise ReadError(source.path, str(error).removesuffix(".")) from None
     if not isinstance(header, dict):
@@ -72,7 +76,7 @@ def _entry(path: str, name: str, fields: object, data: int) -> TensorEntry:
         raise ReadError(path, f"tensor {shown} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in ITEM_BYTES:
-        raise ReadError(path, f"tensor {shown} has the unknown type {str(dtype)[:40]!r}")
+        raise ReadError(path, f"tensor {shown} has the unknown type {strict_json.brief(dtype)!r}")
     if not isinstance(shape, list) or len(shape) > MAX_RANK or not all(map(bounded, shape)):
         raise ReadError(path, f"tensor {shown} has a shape that no tensor can have")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(bounded, offsets)):

@@ -34,6 +34,13 @@ class Source:
         Raises:
             ReadError: the file is shorter, or the medium fails.
         """
+        self._check_place(offset, length)
+        try:
+            data = os.pread(self.descriptor, length, offset)
+        except OSError as error:
+            raise ReadError(self.path, f"it cannot be read: {error.strerror}") from None
+        if len(data) == length:
+            return data  # the usual case, without a second copy in memory
         buffer = bytearray(length)
         self.read_into(buffer, offset)
         return bytes(buffer)
@@ -45,8 +52,7 @@ class Source:
             ReadError: the file is shorter, or the medium fails.
         """
         view, done = memoryview(buffer), 0
-        if offset < 0 or offset + len(view) > self.size:
-            raise ReadError(self.path, f"it ends at byte {self.size:,}, before what it promises")
+        self._check_place(offset, len(view))
         while done < len(view):
             try:
                 got = os.preadv(self.descriptor, [view[done:]], offset + done)
@@ -55,6 +61,10 @@ class Source:
             if got == 0:
                 raise ReadError(self.path, "it became shorter while it was being read")
             done += got
+
+    def _check_place(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise ReadError(self.path, f"it ends at byte {self.size:,}, before what it promises")
 
     def check_unchanged(self) -> None:
         """Raise ReadError if the file was written to since it was opened."""
@@ -106,7 +116,8 @@ def _open_blob(root: Path, parts: list[str]) -> int | None:
     """Open the blob that a link of a snapshot ends in, or return None where it is another link."""
     if not root.joinpath(*parts).is_symlink() or _has_link(root, parts[:-1]):
         return None
-    blob = hf_cache.blob_behind(root.resolve(), root.resolve().joinpath(*parts))
+    real = root.resolve()
+    blob = hf_cache.blob_behind(real, real.joinpath(*parts))
     if blob is None:
         return None
     try:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from ..errors import ReadError
 from .source import Source
 
-MAX_ENTRIES = 200_000
-MAX_DIRECTORY = 64 << 20
+MAX_ENTRIES = 50_000
+MAX_DIRECTORY = 16 << 20
+MAX_EXTRA_FIELDS = 32
 
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
@@ -127,7 +128,9 @@ def _central_entry(path: str, directory: bytes, position: int) -> tuple[str, int
 def _zip64_values(extra: bytes) -> Iterator[int]:
     """Yield the 8-byte values of the zip64 extra field (APPNOTE 4.5.3), none where it is absent."""
     position = 0
-    while position + 4 <= len(extra):
+    for _ in range(MAX_EXTRA_FIELDS):
+        if position + 4 > len(extra):
+            return
         kind, length = struct.unpack_from("<2H", extra, position)
         position += 4
         if kind == 1:
@@ -143,13 +146,15 @@ def _data_start(source: Source, name: str, header: int) -> int:
     ``torch.save`` aligns storages to 64 bytes by an extra field that only the local header has.
     """
     path = source.path
-    if header + _LOCAL.size > source.size:
-        raise ReadError(path, f"zip entry {name[:80]!r} begins beyond the end of the file")
-    fields = _LOCAL.unpack(source.read(header, _LOCAL.size))
+    encoded = name.encode()
     name_at = header + _LOCAL.size
+    if name_at + len(encoded) > source.size:
+        raise ReadError(path, f"zip entry {name[:80]!r} begins beyond the end of the file")
+    local = source.read(header, _LOCAL.size + len(encoded))
+    fields = _LOCAL.unpack_from(local)
     if fields[0] != b"PK\x03\x04" or fields[3] != 0 or fields[2] & _ENCRYPTED:
         raise ReadError(path, f"zip entry {name[:80]!r} has another local header")
-    if source.read(name_at, fields[9]) != name.encode():
+    if fields[9] != len(encoded) or not local.endswith(encoded):
         raise ReadError(path, f"zip entry {name[:80]!r} has another name in its local header")
     return name_at + int(fields[9]) + int(fields[10])
 
