@@ -1,13 +1,16 @@
 from django.urls import path
 
-from portal.access import views
+from portal.access.views import families, files, status, steps
 
 urlpatterns = [
-    path("families/<slug:slug>/", views.family_view, name="family"),
-    path("families/<slug:slug>/apply/", views.apply_view, name="apply"),
-    path("requests/", views.requests_view, name="requests"),
-    path("requests/<int:pk>/", views.status_view, name="request"),
-    path("requests/<int:pk>/edit/", views.edit_view, name="request-edit"),
-    path("requests/<int:pk>/check/", views.check_view, name="request-check"),
-    path("requests/<int:pk>/withdraw/", views.withdraw_view, name="request-withdraw"),
+    path("families/<slug:slug>/", families.family_view, name="family"),
+    path("families/<slug:slug>/apply/", families.apply_view, name="apply"),
+    path("requests/", status.requests_view, name="requests"),
+    path("requests/<int:pk>/", status.status_view, name="request"),
+    path("requests/<int:pk>/edit/", steps.edit_view, name="request-edit"),
+    path("requests/<int:pk>/edit/<int:number>/", steps.step_view, name="request-step"),
+    path("requests/<int:pk>/edit/<int:number>/save/", steps.save_view, name="request-save"),
+    path("requests/<int:pk>/check/", steps.check_view, name="request-check"),
+    path("requests/<int:pk>/files/<int:file>/", files.file_view, name="attachment"),
+    path("requests/<int:pk>/withdraw/", status.withdraw_view, name="request-withdraw"),
 ]

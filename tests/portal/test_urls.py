@@ -22,6 +22,9 @@ WALK = {
     "requests": ("/requests/", 302, 200, 200, 200),
     "request": ("/requests/{request}/", 302, 200, 404, 404),
     "request-edit": ("/requests/{request}/edit/", 302, 302, 404, 404),
+    "request-step": ("/requests/{request}/edit/2/", 302, 302, 404, 404),
+    "request-save": ("/requests/{request}/edit/2/save/", 405, 405, 405, 405),
+    "attachment": ("/requests/{request}/files/{file}/", 302, 200, 404, 200),
     "request-check": ("/requests/{request}/check/", 302, 302, 404, 404),
     "request-withdraw": ("/requests/{request}/withdraw/", 302, 405, 405, 405),
     "my-access": ("/access/", 302, 200, 200, 200),
@@ -51,6 +54,9 @@ ADMIN = {
     "/admin/access/grant/": (302, 302, 302, 200),
     "/admin/access/grant/{grant}/change/": (302, 302, 302, 200),
     "/admin/access/grant/{grant}/revoke/": (302, 302, 302, 200),
+    "/admin/access/formversion/": (302, 302, 302, 200),
+    "/admin/access/formversion/{form}/change/": (302, 302, 302, 200),
+    "/admin/access/formversion/add/": (302, 302, 302, 403),
     "/admin/access/decision/": (302, 302, 302, 200),
     "/admin/audit/event/": (302, 302, 302, 200),
     "/admin/audit/event/1/change/": (302, 302, 302, 200),
@@ -77,17 +83,33 @@ def _names(patterns, space=""):
 
 @pytest.fixture
 def places(grant, application, checkpoint, applicant, at):
+    from portal.access.models import Attachment
+    from portal.storage.stores import store
     from portal.verification.models import Verification
 
     check = Verification.objects.create(
         asked_by=applicant, source="urls", what=["https://x.example/a"], created_at=at
     )
-    return {
+    store().put_bytes("attachments/walk", b"plan")
+    file = Attachment.objects.create(
+        request=application,
+        question="plan",
+        name="plan.txt",
+        size=4,
+        sha256="0" * 64,
+        media_type="text/plain",
+        store_key="attachments/walk",
+        added_at=at,
+    )
+    yield {
         "request": application.pk,
+        "file": file.pk,
+        "form": application.form_version_id,
         "grant": grant.pk,
         "shard": checkpoint.shards.first().pk,
         "check": check.pk,
     }
+    store().delete("attachments/walk")
 
 
 def _clients(client, *people):
@@ -104,10 +126,15 @@ def test_every_view_has_a_row():
     assert set(_names(get_resolver().url_patterns)) == set(WALK)
 
 
+def status_of(answer):
+    answer.getvalue()  # read to its end, a file is closed
+    return answer.status_code
+
+
 def test_each_role_gets_what_it_may(client, applicant, stranger, reviewer, places):
     clients = list(_clients(client, applicant, stranger, reviewer))
     for name, (place, *statuses) in WALK.items():
-        seen = [one.get(place.format(**places)).status_code for one in clients]
+        seen = [status_of(one.get(place.format(**places))) for one in clients]
         assert seen == statuses, name
 
 

@@ -2,7 +2,6 @@
 call of a verb of `decisions.py`."""
 
 from collections.abc import Callable
-from datetime import datetime, time
 from typing import Any
 
 from django import forms
@@ -13,46 +12,21 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
 from django.utils.timesince import timesince
-from django.utils.timezone import make_aware, now
+from django.utils.timezone import now
 
 from portal.access import decisions
-from portal.access.models import Acceptance, AccessRequest, Decision, FormVersion, Grant
+from portal.access.admin.reasons import ApprovalForm, ReasonForm
+from portal.access.attachments import attached_to
+from portal.access.forms import questions_of
+from portal.access.models import AccessRequest, Grant
+from portal.access.questions.words import in_words
 from portal.accounts.models import User
 from portal.accounts.people import signed_in
 from portal.audit.admin import ReadOnlyAdmin
 from portal.audit.models import Event
 
 MOST_AT_ONCE = 200
-
-
-class ReasonForm(forms.Form):
-    """The reason that the applicant reads."""
-
-    reason = forms.CharField(
-        label="Reason",
-        widget=forms.Textarea(attrs={"rows": 5, "cols": 70}),
-        max_length=decisions.LONGEST_REASON,
-        help_text="The applicant reads this, word for word.",
-    )
-
-
-class ApprovalForm(ReasonForm):
-    """A reason, and the last day of the grant."""
-
-    until = forms.DateField(
-        label="Access ends after",
-        widget=forms.DateInput(attrs={"type": "date"}),
-        help_text="The last day, in UTC.",
-    )
-
-    def clean_until(self) -> datetime:
-        """Return the last moment of the day."""
-        until = make_aware(datetime.combine(self.cleaned_data["until"], time.max))
-        if until <= now():
-            raise forms.ValidationError("This day has passed; choose a later one.")
-        return until
 
 
 Decide = Callable[..., object]
@@ -156,7 +130,9 @@ class AccessRequestAdmin(ReadOnlyAdmin):
             waiting = AccessRequest.objects.waiting()
             context |= {
                 "application": application,
-                "answers": application.asked_and_answered(),
+                "said": in_words(
+                    questions_of(application), application.answers, attached_to(application)
+                ),
                 "wanted": application.checkpoints.all(),
                 "evidence": application.applicant.evidence.order_by("asserted_at"),
                 "acceptances": application.applicant.acceptances.filter(
@@ -241,63 +217,3 @@ def _history(application: AccessRequest) -> list[tuple[Event, str]]:
     people = User.objects.filter(pk__in=[key for key in keys if key.isdecimal()])
     names = {person.actor: str(person) for person in people}
     return [(event, names.get(event.actor, event.actor)) for event in events]
-
-
-@admin.register(Grant)
-class GrantAdmin(ReadOnlyAdmin):
-    """Grants, and the form that revokes one."""
-
-    list_display = ("__str__", "grantee", "checkpoint", "starts_at", "expires_at", "revoked_at")
-    list_filter = ("checkpoint__family",)
-    search_fields = ("grantee__email",)
-    list_select_related = ("grantee", "checkpoint__family")
-    readonly_fields = ("revoking",)
-    exclude = ()
-
-    @admin.display(description="Revoke")
-    def revoking(self, grant: Grant) -> str:
-        if grant.revoked_at:
-            return "revoked"
-        return format_html(
-            '<a href="{}">Revoke this grant…</a>',
-            reverse("admin:access_grant_revoke", args=[grant.pk]),
-        )
-
-    def get_urls(self) -> list[URLPattern]:
-        return [
-            path(
-                "<int:pk>/revoke/",
-                self.admin_site.admin_view(self.revoke_view),
-                name="access_grant_revoke",
-            ),
-            *super().get_urls(),
-        ]
-
-    def revoke_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Ask for the reason; on POST, revoke and return to the grant."""
-        if not request.user.has_perm("access.decide_request"):
-            raise PermissionDenied
-        grant = get_object_or_404(Grant, pk=pk)
-        form = ReasonForm(request.POST or None)
-        if form.is_valid():
-            try:
-                decisions.revoke(grant, by=signed_in(request), at=now(), **form.cleaned_data)
-            except decisions.DecisionError as error:
-                self.message_user(request, str(error), messages.ERROR)
-            else:
-                self.message_user(request, f"{grant} is revoked.", messages.SUCCESS)
-            return redirect("admin:access_grant_change", pk)
-        context = self.admin_site.each_context(request) | {
-            "title": f"Revoke {grant} for {grant.checkpoint}",
-            "button": "Revoke",
-            "form": form,
-            "chosen": [grant],
-            "opts": self.model._meta,
-            "media": self.media,
-        }
-        return TemplateResponse(request, "admin/access/decide.html", context)
-
-
-@admin.register(Decision, Acceptance, FormVersion)
-class FactAdmin(ReadOnlyAdmin):
-    """Facts: written once, shown here."""

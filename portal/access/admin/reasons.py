@@ -1,0 +1,36 @@
+"""What a reviewer types with a decision."""
+
+from datetime import datetime, time
+
+from django import forms
+from django.utils.timezone import make_aware, now
+
+from portal.access import decisions
+
+
+class ReasonForm(forms.Form):
+    """The reason that the applicant reads."""
+
+    reason = forms.CharField(
+        label="Reason",
+        widget=forms.Textarea(attrs={"rows": 5, "cols": 70}),
+        max_length=decisions.LONGEST_REASON,
+        help_text="The applicant reads this, word for word.",
+    )
+
+
+class ApprovalForm(ReasonForm):
+    """A reason, and the last day of the grant."""
+
+    until = forms.DateField(
+        label="Access ends after",
+        widget=forms.DateInput(attrs={"type": "date"}),
+        help_text="The last day, in UTC.",
+    )
+
+    def clean_until(self) -> datetime:
+        """Return the last moment of the day."""
+        until = make_aware(datetime.combine(self.cleaned_data["until"], time.max))
+        if until <= now():
+            raise forms.ValidationError("This day has passed; choose a later one.")
+        return until
