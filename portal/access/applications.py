@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from portal.access.attachments import attached_to, take_back
+from portal.access.attachments import attach_again, attached_to, take_back
 from portal.access.form_versions import current_form
 from portal.access.forms import answers_to_send, digest_of, first_unfinished, questions_of
 from portal.access.models import Acceptance, AccessRequest, Decision
@@ -59,6 +59,36 @@ def begin(user: User, family: Family, *, at: datetime) -> AccessRequest:
         return open_one.get()
     record("request.begun", subject=request.subject, actor=user.actor, at=at, family=family.slug)
     return request
+
+
+@transaction.atomic
+def copy(old: AccessRequest, *, at: datetime) -> AccessRequest:
+    """Begin a new request with the answers of ``old`` that the newest form still asks for.
+
+    Raises:
+        ApplicationError: the person may not apply now, or has an open request for this family.
+    """
+    user, family = old.applicant, old.family
+    if (
+        AccessRequest.objects.open()
+        .filter(applicant=user, family=family, by_operator=False)
+        .exists()
+    ):
+        raise ApplicationError("You have an open request for this family; go on with that one.")
+    made = begin(user, family, at=at)
+    kinds = {question["id"]: question["type"] for question in questions_of(old)}
+    wanted = {
+        question["id"]: question
+        for question in questions_of(made)
+        if kinds.get(question["id"]) == question["type"]
+    }
+    answers = {name: old.answers[name] for name in wanted if name in old.answers}
+    save(made, answers=answers, checkpoints=list(old.checkpoints.all()), at=at)
+    for name, files in attached_to(old).items():
+        if name in wanted:
+            for file in files:
+                attach_again(made, wanted[name], file, at=at)
+    return made
 
 
 @transaction.atomic

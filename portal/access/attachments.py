@@ -11,16 +11,17 @@ from datetime import datetime
 from functools import partial
 from typing import BinaryIO, cast
 
-from django.core.files.uploadedfile import UploadedFile
+from django.core.files.uploadedfile import SimpleUploadedFile, UploadedFile
 from django.db import transaction
 from django.db.models import Sum
 
 from portal.access.file_types import FileTypeError, media_type_of, safe_name
 from portal.access.models import AccessRequest, Attachment
 from portal.access.questions import Question
+from portal.access.questions.schema import LARGEST_FILE
 from portal.accounts.models import User
 from portal.audit.chain import record
-from portal.storage.stores import store
+from portal.storage.stores import StoreError, store
 
 MB = 1_000_000
 DEFAULT_SIZE, PER_REQUEST, PER_PERSON = 5 * MB, 25 * MB, 100 * MB
@@ -82,6 +83,18 @@ def attach(
     )
     store().put_bytes(key, content)
     return made
+
+
+def attach_again(
+    request: AccessRequest, question: Question, file: Attachment, *, at: datetime
+) -> None:
+    """Attach a copy of ``file`` to another request of the same person, if it is taken there."""
+    try:
+        with store().open(file.store_key) as stored:
+            content = stored.read(LARGEST_FILE)
+        attach(request, question, SimpleUploadedFile(file.name, content), at=at)
+    except (AttachmentError, StoreError):
+        return  # the form asks for other files now, or this one is gone: its page asks for one
 
 
 def _check_room(request: AccessRequest, question: Question, name: str, size: int) -> None:

@@ -186,6 +186,9 @@ class Decision(models.Model):
     reason = models.TextField()
     by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="decisions")
     at = models.DateTimeField()
+    asked_at = models.DateTimeField(
+        null=True, blank=True, help_text="when what it answers was submitted"
+    )
     apply_again_at = models.DateTimeField(
         null=True, blank=True, help_text="when a rejected applicant may apply again"
     )
@@ -195,6 +198,33 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.request} {self.outcome}"
+
+
+class Appeal(models.Model):
+    """An applicant's asking that another reviewer looks at a rejection. Written once."""
+
+    decision = models.OneToOneField(Decision, on_delete=models.PROTECT, related_name="appeal")
+    reason = models.TextField()
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"Appeal against decision {self.decision_id}"
+
+
+class Message(models.Model):
+    """What an applicant and the reviewers write to one another about a request. Written once."""
+
+    request = models.ForeignKey(AccessRequest, on_delete=models.PROTECT, related_name="messages")
+    by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    from_reviewer = models.BooleanField()
+    body = models.TextField()
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["at", "pk"]
+
+    def __str__(self) -> str:
+        return f"Message about {self.request}"
 
 
 class GrantQuerySet(models.QuerySet["Grant"]):

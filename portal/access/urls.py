@@ -12,5 +12,8 @@ urlpatterns = [
     path("requests/<int:pk>/edit/<int:number>/save/", steps.save_view, name="request-save"),
     path("requests/<int:pk>/check/", steps.check_view, name="request-check"),
     path("requests/<int:pk>/files/<int:file>/", files.file_view, name="attachment"),
+    path("requests/<int:pk>/messages/", status.message_view, name="request-message"),
+    path("requests/<int:pk>/appeal/", status.appeal_view, name="request-appeal"),
+    path("requests/<int:pk>/copy/", status.copy_view, name="request-copy"),
     path("requests/<int:pk>/withdraw/", status.withdraw_view, name="request-withdraw"),
 ]

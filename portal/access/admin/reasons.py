@@ -5,7 +5,7 @@ from datetime import datetime, time
 from django import forms
 from django.utils.timezone import make_aware, now
 
-from portal.access import decisions
+from portal.access import conversation, decisions
 
 
 class ReasonForm(forms.Form):
@@ -34,3 +34,14 @@ class ApprovalForm(ReasonForm):
         if until <= now():
             raise forms.ValidationError("This day has passed; choose a later one.")
         return until
+
+
+class MessageForm(forms.Form):
+    """A message to the applicant."""
+
+    body = forms.CharField(
+        label="Message",
+        widget=forms.Textarea(attrs={"rows": 5, "cols": 70}),
+        max_length=conversation.LONGEST,
+        help_text="The applicant gets this by mail, from “a reviewer”.",
+    )

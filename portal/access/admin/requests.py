@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
@@ -15,11 +15,11 @@ from django.urls import URLPattern, path, reverse
 from django.utils.timesince import timesince
 from django.utils.timezone import now
 
-from portal.access import decisions
-from portal.access.admin.reasons import ApprovalForm, ReasonForm
+from portal.access import conversation, decisions
+from portal.access.admin.reasons import ApprovalForm, MessageForm, ReasonForm
 from portal.access.attachments import attached_to
 from portal.access.forms import questions_of
-from portal.access.models import AccessRequest, Grant
+from portal.access.models import AccessRequest, Appeal, Grant
 from portal.access.questions.words import in_words
 from portal.accounts.models import User
 from portal.accounts.people import signed_in
@@ -89,7 +89,8 @@ class AccessRequestAdmin(ReadOnlyAdmin):
 
     @admin.display(description="State", ordering="status")
     def state(self, request: AccessRequest) -> str:
-        return request.get_status_display()
+        said = request.get_status_display()
+        return f"{said} (appeal)" if request.appealed else said  # type: ignore[attr-defined]
 
     @admin.display(description="Waiting", ordering="submitted_at")
     def age(self, request: AccessRequest) -> str:
@@ -99,7 +100,9 @@ class AccessRequestAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AccessRequest]:
         drafts = AccessRequest.Status.DRAFT
+        appeals = Appeal.objects.filter(decision__request=OuterRef("pk"))
         every = super().get_queryset(request).exclude(status=drafts)
+        every = every.annotate(appealed=Exists(appeals))
         return every.prefetch_related("checkpoints__family")
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
@@ -112,6 +115,11 @@ class AccessRequestAdmin(ReadOnlyAdmin):
                 "<int:pk>/decide/<str:verb>/",
                 self.admin_site.admin_view(self.decide_view),
                 name="access_accessrequest_decide",
+            ),
+            path(
+                "<int:pk>/message/",
+                self.admin_site.admin_view(self.message_view),
+                name="access_accessrequest_message",
             ),
             *super().get_urls(),
         ]
@@ -128,6 +136,7 @@ class AccessRequestAdmin(ReadOnlyAdmin):
         context = extra_context or {}
         if application is not None:
             waiting = AccessRequest.objects.waiting()
+            barred = application.decisions.filter(by=request.user.pk, appeal__isnull=False).exists()
             context |= {
                 "application": application,
                 "said": in_words(
@@ -137,7 +146,7 @@ class AccessRequestAdmin(ReadOnlyAdmin):
                 "evidence": application.applicant.evidence.order_by("asserted_at"),
                 "acceptances": application.applicant.acceptances.filter(
                     terms__family=application.family
-                ).select_related("terms"),
+                ).select_related("terms__family", "attested_by"),
                 "earlier": application.applicant.requests.exclude(pk=application.pk)
                 .exclude(status=AccessRequest.Status.DRAFT)
                 .select_related("family"),
@@ -146,9 +155,18 @@ class AccessRequestAdmin(ReadOnlyAdmin):
                     "checkpoint__family"
                 ),
                 "history": _history(application),
+                "appeals": Appeal.objects.filter(decision__request=application).select_related(
+                    "decision__by"
+                ),
+                "written": application.messages.select_related("by"),
+                "writing": MessageForm(),
+                "may_write": self.has_decide_permission(request)
+                and application.applicant_id != request.user.pk,
                 "verbs": [(name, verb[0]) for name, verb in VERBS.items()],
                 "may_decide": self.has_decide_permission(request)
-                and application.status == AccessRequest.Status.SUBMITTED,
+                and application.status == AccessRequest.Status.SUBMITTED
+                and not barred,
+                "barred": barred,
                 "next": waiting.exclude(pk=application.pk).first(),
                 "title": f"{application}: {application.family}",
             }
@@ -174,6 +192,34 @@ class AccessRequestAdmin(ReadOnlyAdmin):
     @admin.action(description="Reject the selected requests", permissions=["decide"])
     def reject_many(self, request: HttpRequest, chosen: QuerySet) -> HttpResponse:
         return self._decide(request, list(chosen[:MOST_AT_ONCE]), "reject", "")
+
+    def message_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Write to the applicant, and return to the request."""
+        if not self.has_decide_permission(request):
+            raise PermissionDenied
+        application = get_object_or_404(self.get_queryset(request), pk=pk)
+        if application.applicant_id == request.user.pk:
+            raise PermissionDenied
+        form = MessageForm(request.POST or None)
+        if form.is_valid():
+            try:
+                conversation.write(
+                    application, by=signed_in(request), at=now(), **form.cleaned_data
+                )
+            except conversation.ConversationError as error:
+                self.message_user(request, str(error), messages.ERROR)
+            else:
+                self.message_user(request, "The applicant has your message.", messages.SUCCESS)
+            return redirect("admin:access_accessrequest_change", pk)
+        context = self.admin_site.each_context(request) | {
+            "title": f"Write to the applicant of {application}",
+            "button": "Send",
+            "form": form,
+            "chosen": [application],
+            "opts": self.model._meta,
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/access/decide.html", context)
 
     def _decide(
         self, request: HttpRequest, chosen: list[AccessRequest], verb: str, after: str

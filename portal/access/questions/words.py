@@ -22,6 +22,11 @@ class Said:
     files: list[Any] = field(default_factory=list)
 
     @property
+    def cells(self) -> list[list[tuple[str, str]]]:
+        """The rows of a table, each cell with the name of its column."""
+        return [list(zip(self.columns, row, strict=True)) for row in self.rows]
+
+    @property
     def as_text(self) -> str:
         """The answer as plain text, as mails have it."""
         lines = [" | ".join(row) for row in [self.columns, *self.rows]] if self.rows else []
