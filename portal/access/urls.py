@@ -1,9 +1,13 @@
 from django.urls import path
 
-from portal.access.views import families, files, status, steps
+from portal.access.views import families, files, status, steps, terms
 
 urlpatterns = [
     path("families/<slug:slug>/", families.family_view, name="family"),
+    path("families/<slug:slug>/terms/", terms.terms_view, name="terms"),
+    path("acceptances/", terms.acceptances_view, name="acceptances"),
+    path("acceptances/<int:pk>/", terms.acceptance_view, name="acceptance"),
+    path("acceptances/<int:pk>/terms.pdf", terms.acceptance_pdf_view, name="acceptance-pdf"),
     path("families/<slug:slug>/apply/", families.apply_view, name="apply"),
     path("requests/", status.requests_view, name="requests"),
     path("requests/<int:pk>/", status.status_view, name="request"),

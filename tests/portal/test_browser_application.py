@@ -64,7 +64,7 @@ with sync_playwright() as play:
     browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
     context = browser.new_context(java_script_enabled=scripts)
     page = context.new_page()
-    page.on("console", lambda line: console.append(line.text) if line.type == "error" else None)
+    page.on("console", lambda line: console.append(f"{page.url} after {found[-1:]}: {line.text}") if line.type == "error" else None)
 
     def look(name):
         for width in (320, 1280):
@@ -171,6 +171,7 @@ with sync_playwright() as play:
     assert "1st in the queue" in page.content()
     if not scripts:
         press("button.danger")
+        page.get_by_text("You took it back.").wait_for()
     browser.close()
 print(json.dumps([found, console]))
 """
