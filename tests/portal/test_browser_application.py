@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from portal.overview.demo.portal_process import Portal
-from tests.portal.access.forms_of_tests import EVERY_TYPE
+from tests.portal.access.forms_of_tests import EVERY_TYPE, GOOD
+from tests.portal.test_browser import OPERATOR, look
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,8 +30,47 @@ from portal.catalog.models import Family
 person = find_or_make("%s", by="command:test", at=now())
 person.set_password("%s")
 person.save()
-publish_form(Family.objects.get(), json.loads('''%s'''), by=person, at=now())
+family = Family.objects.get()
+publish_form(family, json.loads('''%s'''), by=person, at=now())
+
+# the operator applies too: was refused once, has a grant of before, and is asked to accept terms
+from datetime import timedelta
+from django.core.files.uploadedfile import SimpleUploadedFile
+from portal.access import applications, attachments, conversation, decisions, terms
+
+at, operator = now(), find_or_make("%s", by="command:test", at=now())
+operator.set_password("%s")
+operator.is_staff = operator.is_superuser = True
+operator.save()
+decisions.grant_directly(
+    operator, family.checkpoints.first(), by=person, reason="R", at=at, until=at + timedelta(days=9)
+)
+request = applications.begin(operator, family, at=at)
+applications.save(
+    request, answers=json.loads('''%s'''), checkpoints=family.checkpoints.all(), at=at
+)
+plan = SimpleUploadedFile("plan-of-the-project.txt", b"We will look.")
+attachments.attach(request, family.form_versions.get().questions[-1], plan, at=at)
+applications.submit(request, terms=family.terms, at=at, address=None, agent="")
+conversation.write(request, by=operator, body="When will you look?", at=at)
+conversation.write(request, by=person, body="This week. Which data is it?", at=at)
+decisions.reject(request, by=person, reason="The purpose is too vague.", at=now())
+terms.publish_terms(
+    family,
+    family.terms.text.replace("5. You tell us", "5. You cite us.\\n6. You tell us"),
+    accept_by=at + timedelta(days=5),
+    by=operator,
+    at=at,
+)
 """
+# what the operator sees as somebody who applied, and as who reviews
+APPLIED = ["/requests/2/", "/families/notes/terms/", "/acceptances/", "/acceptances/1/", "/access/"]
+DESK = [
+    "/admin/access/accessrequest/2/change/",
+    "/admin/access/formversion/add/",
+    "/admin/access/formversion/1/change/",
+    "/admin/catalog/terms/add/?family=notes",
+]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +84,8 @@ def portal(tmp_path_factory):
         done = made.command("publish", str(folder / name), f"notes/{name}@1")
         assert done.returncode == 0, done.stderr
     questions = json.dumps(EVERY_TYPE).replace("\\", "\\\\")
-    done = made.command("shell", "-c", MAKE % (EMAIL, PASSWORD, questions))
+    script = MAKE % (EMAIL, PASSWORD, questions, OPERATOR, PASSWORD, json.dumps(GOOD))
+    done = made.command("shell", "-c", script)
     assert done.returncode == 0, done.stderr
     made.start_site()
     yield made
@@ -166,7 +207,7 @@ with sync_playwright() as play:
     assert "Jr." in page.content()
     press("[name=accept]", "Space")
     press("div.actions button")
-    page.wait_for_url(lambda url: url.split("#")[0].endswith("/requests/2/" if scripts else "/requests/1/"))
+    page.wait_for_url(lambda url: url.split("#")[0].endswith("/requests/4/" if scripts else "/requests/3/"))
     look("7-status")
     assert "1st in the queue" in page.content()
     if not scripts:
@@ -196,3 +237,13 @@ def test_five_pages_are_filled_in_by_keyboard_and_axe_finds_nothing(portal, scri
         assert rules == [], f"{name} at {width} px: axe finds {rules}"
     # a browser writes down as an error that a page came with status 422; nothing else is allowed
     assert [line for line in console if "422" not in line] == []
+
+
+def test_the_pages_around_an_application_satisfy_axe_and_fit_a_phone(portal):
+    for _who, path, width, scheme, wrong, rules, focus in look(
+        portal, {"operator": APPLIED}
+    ) + look(portal, {"reviewer": DESK}):
+        place = f"{path}, {width} px, {scheme}"
+        assert not wrong, f"{place} is too wide or asks another host"
+        assert rules == [], f"{place}: axe finds {rules}"
+        assert focus != "BODY", f"{place} cannot be entered by keyboard"

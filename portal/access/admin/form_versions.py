@@ -60,9 +60,12 @@ class FormVersionAdmin(ReadOnlyAdmin):
     fields = ("family", "version", "created_at", "as_json", "successor")
     readonly_fields = ("as_json", "successor")
 
+    class Media:
+        css = {"all": ("admin.css",)}
+
     @admin.display(description="Questions")
     def as_json(self, version: FormVersion) -> str:
-        return format_html("<pre>{}</pre>", pretty(version.questions))
+        return format_html('<pre class="json" tabindex="0">{}</pre>', pretty(version.questions))
 
     @admin.display(description="Next version")
     def successor(self, version: FormVersion) -> str:

@@ -49,6 +49,9 @@ class TermsAdmin(ReadOnlyAdmin):
     list_select_related = ("family",)
     ordering = ("family", "-version")
 
+    class Media:
+        css = {"all": ("admin.css",)}
+
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("catalog.add_terms")
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required
 from django.db.models import Count, Q, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -12,6 +11,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from portal.access import applications, policy
 from portal.access.models import AccessRequest
+from portal.access.views.lost_sessions import sign_in_first
 from portal.accounts.people import signed_in
 from portal.catalog.models import Family
 
@@ -42,7 +42,7 @@ def family_view(request: HttpRequest, slug: str) -> HttpResponse:
     return render(request, "access/family.html", context)
 
 
-@login_required
+@sign_in_first("family")
 @require_POST
 def apply_view(request: HttpRequest, slug: str) -> HttpResponse:
     """Begin an application, or go on with the open one."""

@@ -19,6 +19,7 @@ from portal.access.attachments import attached_to
 from portal.access.forms import Step, form_of, questions_of, steps_of
 from portal.access.models import AccessRequest, Attachment, Decision, Grant, Message
 from portal.access.questions.words import in_words
+from portal.access.views.lost_sessions import sign_in_first, take_up
 from portal.access.views.steps import own
 from portal.audit.models import Event
 
@@ -146,7 +147,9 @@ def _shown(
         "lately": time_to_decision(),
         "holder": holder_of(application, decisions),
         "missing": missing_of(application, attached),
-        "waits_for_answer": bool(written) and written[-1].from_reviewer,
+        "waits_for_answer": application.status in AccessRequest.OPEN
+        and bool(written)
+        and written[-1].from_reviewer,
         "timeline": timeline(application, decisions, grants, written),
         "last": last,
         "grants": grants,
@@ -164,7 +167,19 @@ def _shown(
 @require_safe
 def status_view(request: HttpRequest, pk: int) -> HttpResponse:
     """Show where the request is, what was decided and why, and what comes next."""
-    return _shown(request, own(request, pk))
+    application = own(request, pk)
+    wrote = take_up(request, pk, "message")
+    appealed = take_up(request, pk, "appeal")
+    if wrote or appealed:
+        messages.info(request, "You were signed out. What you typed is below, and not sent yet.")
+    return _shown(
+        request,
+        application,
+        writing=WriteForm(initial=wrote.dict()) if wrote else None,
+        appealing=AppealForm(initial={"body": appealed["appeal-body"]})
+        if appealed and "appeal-body" in appealed
+        else None,
+    )
 
 
 def place_in_queue(application: AccessRequest) -> int:
@@ -186,7 +201,7 @@ def time_to_decision() -> tuple[timedelta, int] | None:
     return (timedelta(seconds=median(waits)), len(waits)) if waits else None
 
 
-@login_required
+@sign_in_first("request", keeps="message")
 @require_POST
 def message_view(request: HttpRequest, pk: int) -> HttpResponse:
     """Write to the reviewers."""
@@ -205,7 +220,7 @@ def message_view(request: HttpRequest, pk: int) -> HttpResponse:
     return _shown(request, application, writing=form)
 
 
-@login_required
+@sign_in_first("request", keeps="appeal")
 @require_POST
 def appeal_view(request: HttpRequest, pk: int) -> HttpResponse:
     """Ask that another reviewer looks at a rejection."""
@@ -222,7 +237,7 @@ def appeal_view(request: HttpRequest, pk: int) -> HttpResponse:
     return _shown(request, application, appealing=form)
 
 
-@login_required
+@sign_in_first("request")
 @require_POST
 def copy_view(request: HttpRequest, pk: int) -> HttpResponse:
     """Begin a new request with the answers of this one."""
@@ -236,7 +251,7 @@ def copy_view(request: HttpRequest, pk: int) -> HttpResponse:
     return redirect("request-edit", made.pk)
 
 
-@login_required
+@sign_in_first("request")
 @require_POST
 def withdraw_view(request: HttpRequest, pk: int) -> HttpResponse:
     """Take one's request back."""

@@ -88,6 +88,23 @@ def test_a_message_that_is_not_taken_stays_in_its_box(window, application, body,
     assert not application.messages.exists()
 
 
+@pytest.mark.parametrize(("page", "name"), [("messages", "body"), ("appeal", "appeal-body")])
+def test_words_sent_from_a_lost_session_wait_in_their_box(client, rejected, applicant, page, name):
+    answer = client.post(f"/requests/{rejected.pk}/{page}/", {name: "Typed while signed out"})
+    assert answer.url == f"/account/login/?next=/requests/{rejected.pk}/"
+    word = {"login": applicant.email, "password": "weighbridge-test"}
+    shown = client.post(answer.url, word, follow=True).text
+    assert "Typed while signed out</textarea>" in shown and "not sent yet" in shown
+    assert not rejected.messages.exists()
+
+
+@pytest.mark.parametrize("page", ["withdraw", "copy"])
+def test_a_button_of_a_lost_session_leads_back_to_its_page(client, application, page):
+    answer = client.post(f"/requests/{application.pk}/{page}/")
+    assert answer.url == f"/account/login/?next=/requests/{application.pk}/"
+    assert client.post("/families/llama/apply/").url.endswith("?next=/families/llama/")
+
+
 def test_nobody_writes_without_end_or_about_a_draft(application, stranger, at):
     for _ in range(conversation.MOST_A_DAY):
         conversation.write(application, by=application.applicant, body="Hello?", at=at)
@@ -240,3 +257,16 @@ def test_the_status_page_asks_as_many_queries_however_long_the_story(
     assert count(review) == before_review
     client.force_login(application.applicant)
     assert count(application.get_absolute_url()) == before <= 15
+
+
+def test_what_was_accepted_and_decided_cannot_be_deleted_with_what_it_is_about(
+    application, reviewer, at
+):
+    from django.db.models import ProtectedError
+
+    decisions.return_(application, by=reviewer, reason="Which?", at=at)
+    submit_again(application, at + HOUR)
+    assert application.decisions.count() == 1, "going on keeps what was decided before"
+    for row in (application.family.terms, application, application.applicant, reviewer):
+        with pytest.raises(ProtectedError):
+            row.delete()
