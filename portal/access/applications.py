@@ -9,7 +9,13 @@ from django.db import IntegrityError, transaction
 
 from portal.access.attachments import attach_again, attached_to, take_back
 from portal.access.form_versions import current_form
-from portal.access.forms import answers_to_send, digest_of, first_unfinished, questions_of
+from portal.access.forms import (
+    answers_to_send,
+    digest_of,
+    digest_of_chosen,
+    first_unfinished,
+    questions_of,
+)
 from portal.access.models import Acceptance, AccessRequest, Decision
 from portal.access.questions.asking import visible
 from portal.access.questions.words import in_words
@@ -127,12 +133,17 @@ def save(
             note["other"] = kept
         current.answers[name] = typed
         current.meanwhile[name] = note | {"window": window}
+    if checkpoints is not None:
+        # a window that did not touch the choice does not undo what another chose since
+        others = current.meanwhile.get("checkpoints", {}).get("window", "") != window
+        untouched = (base or {}).get("checkpoints") == digest_of_chosen(checkpoints)
+        if not (others and untouched):
+            request.checkpoints.set(checkpoints)
+            current.meanwhile["checkpoints"] = {"window": window}
     current.saved_at = at
     current.save(update_fields=["answers", "meanwhile", "saved_at"])
     request.answers, request.meanwhile = current.answers, current.meanwhile
     request.saved_at = at
-    if checkpoints is not None:
-        request.checkpoints.set(checkpoints)
 
 
 @transaction.atomic
@@ -196,7 +207,7 @@ def submit(
 
 def digest_of_all(request: AccessRequest) -> str:
     """Return a digest of everything that the page of all answers shows."""
-    chosen = sorted(one.pk for one in request.checkpoints.all())
+    chosen = digest_of_chosen(request.checkpoints.all())
     files = sorted(file.pk for each in attached_to(request).values() for file in each)
     return digest_of([request.answers, chosen, files])
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -167,9 +167,9 @@ class Typed:
 def read_typed(request: AccessRequest, step: Step, data: QueryDict) -> Typed:
     """Return what was typed on ``step``, valid or not, so that none of it is lost."""
     window = data.get("page-window", "")[:32]
-    if step.asks_checkpoints:
-        return Typed({}, {}, set(), window, chosen_checkpoints(request, data))
     base = _base_in(data.get("page-base", ""))
+    if step.asks_checkpoints:
+        return Typed({}, base, set(), window, chosen_checkpoints(request, data))
     shown = visible(questions_of(request), request.answers)
     asked = set(base) if "page-base" in data else shown
     answers = {
@@ -202,7 +202,14 @@ def _base_in(text: str) -> dict[str, str]:
 
 def base_of(request: AccessRequest, form: forms.Form) -> str:
     """Return what a page says of the answers that it shows: JSON, digests by question."""
+    if isinstance(form, CheckpointsForm):
+        return json.dumps({"checkpoints": digest_of_chosen(request.checkpoints.all())})
     return json.dumps({name: digest_of(request.answers.get(name)) for name in form.fields})
+
+
+def digest_of_chosen(checkpoints: Iterable[Checkpoint]) -> str:
+    """Return a short digest of a choice of checkpoints, in whatever order it comes."""
+    return digest_of(sorted(one.pk for one in checkpoints))
 
 
 def digest_of(answer: Any) -> str:

@@ -235,6 +235,15 @@ def test_one_control_ticks_every_checkpoint(window, draft):
     assert draft.checkpoints.count() == 3
 
 
+def test_a_window_that_did_not_touch_the_choice_of_checkpoints_leaves_it(window, draft, checkpoint):
+    first, second = open_page(window, draft, 1), open_page(window, draft, 1)
+    send(window, draft, 1, first, checkpoints=[checkpoint.pk])
+    send(window, draft, 1, second, checkpoints=[])
+    assert list(draft.checkpoints.all()) == [checkpoint]
+    send(window, draft, 1, first, checkpoints=[])  # the same window takes its tick back
+    assert not draft.checkpoints.exists()
+
+
 def test_a_published_form_is_never_changed_and_a_wrong_one_never_published(draft, operator, at):
     version = FormVersion.objects.get()
     version.questions = [{"id": "a", "type": "text", "label": "A"}]
