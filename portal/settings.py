@@ -126,6 +126,8 @@ INSTALLED_APPS = [
     "allauth.account",
     "csp",
     "django_guid",
+    "django_htmx",
+    "django_countries",
 ]
 MIDDLEWARE = [
     "django_guid.middleware.guid_middleware",

@@ -9,6 +9,14 @@ import pytest
 from django.utils.timezone import now
 
 DAY = timedelta(days=1)
+# What an applicant answers to the form that a family has by default.
+ANSWERS = {
+    "name": "A. Applicant",
+    "affiliation": "University of Example",
+    "role": "academic",
+    "purpose": "We study quantization.",
+    "publications": "",
+}
 # Processes that tests start are portals like any other: the tests' settings are for this one only.
 os.environ.pop("DJANGO_SETTINGS_MODULE", None)
 
@@ -120,7 +128,7 @@ def application(applicant, checkpoint, at):
     from portal.access import applications
 
     request = applications.begin(applicant, checkpoint.family, at=at)
-    applications.save(request, answers={"name": "A"}, checkpoints=[checkpoint], at=at)
+    applications.save(request, answers=ANSWERS, checkpoints=[checkpoint], at=at)
     applications.submit(
         request, terms=checkpoint.family.terms, at=at, address="192.0.2.7", agent="tests"
     )

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.db import transaction
 
 from portal.access.applications import accept
-from portal.access.models import AccessRequest, Decision, Grant
+from portal.access.models import AccessRequest, Appeal, Decision, Grant
 from portal.accounts.models import User
 from portal.audit.chain import record
 from portal.catalog.models import Checkpoint, Terms
@@ -36,8 +36,8 @@ def approve(
     """Approve ``request``: a grant for each of its checkpoints, from ``at`` until ``until``.
 
     Raises:
-        DecisionError: the request is no longer submitted, ``by`` made it, there is no reason, or
-            ``until`` has passed.
+        DecisionError: the request is no longer submitted, ``by`` made it or rejected what is
+            appealed, there is no reason, or ``until`` has passed.
     """
     if until <= at:
         raise DecisionError("The end of the grant has passed; choose a later date.")
@@ -105,10 +105,16 @@ def reject(
     """
     again = apply_again_at or at + APPLY_AGAIN_AFTER
     decision = _decide(request, Outcome.REJECTED, by=by, reason=reason, at=at, apply_again_at=again)
+    way_back = ""
+    if not Appeal.objects.filter(decision__request=request).exists():
+        way_back = (
+            "You may ask once that another reviewer looks at it: "
+            f"{settings.PUBLIC_URL}{request.get_absolute_url()}\n"
+        )
     _tell(
         decision,
         f"Your request for {request.family} was not approved",
-        f"You may apply again from {again:%d %B %Y}.\n",
+        f"{way_back}You may apply again from {again:%d %B %Y}.\n",
     )
     return decision
 
@@ -213,10 +219,12 @@ def _decide(
     reason = _checked(reason)
     if request.applicant_id == by.pk:
         raise DecisionError("Nobody decides on their own request; ask another reviewer.")
+    if request.decisions.filter(by=by, appeal__isnull=False).exists():
+        raise DecisionError("You rejected this request; its appeal goes to another reviewer.")
     moved = AccessRequest.objects.filter(pk=request.pk, status=Status.SUBMITTED).update(
         status=outcome
     )
-    request.refresh_from_db(fields=["status"])
+    request.refresh_from_db(fields=["status", "submitted_at"])
     if not moved:
         raise DecisionError(_why_not_open(request))
     decision = Decision.objects.create(
@@ -225,6 +233,7 @@ def _decide(
         reason=reason,
         by=by,
         at=at,
+        asked_at=request.submitted_at,
         apply_again_at=apply_again_at,
     )
     record(f"request.{outcome}", subject=request.subject, actor=by.actor, at=at, reason=reason)

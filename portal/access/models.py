@@ -10,12 +10,24 @@ from django.db import models
 from django.db.models import F, Q
 from django.urls import reverse
 
+from portal.access.questions import schema
 from portal.accounts.models import User
 from portal.catalog.models import Checkpoint, Family, Terms
 
 
+class FormMistake(Exception):
+    """The questions make no form; ``mistakes`` has a sentence for each reason."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__(" ".join(mistakes))
+        self.mistakes = mistakes
+
+
 class FormVersion(models.Model):
-    """One version of a family's form, its questions as data (`questions.py` says which)."""
+    """One version of a family's form, its questions as data (`questions` says which).
+
+    Written once: other questions are another version, and old answers keep their own.
+    """
 
     family = models.ForeignKey(Family, on_delete=models.PROTECT, related_name="form_versions")
     version = models.PositiveIntegerField()
@@ -29,6 +41,18 @@ class FormVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.family} form, version {self.version}"
+
+    def save(self, *args: Any, **options: Any) -> None:
+        """Write a new version.
+
+        Raises:
+            FormMistake: the questions have mistakes, or this version is published already.
+        """
+        if not self._state.adding:
+            raise FormMistake(["A published form is not changed; publish another version."])
+        if found := schema.mistakes(self.questions):
+            raise FormMistake(found)
+        super().save(*args, **options)
 
 
 class AccessRequestQuerySet(models.QuerySet["AccessRequest"]):
@@ -62,6 +86,10 @@ class AccessRequest(models.Model):
         FormVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="requests"
     )
     answers = models.JSONField(default=dict, help_text="by the question's id")
+    meanwhile = models.JSONField(
+        default=dict,
+        help_text="by the question's id: the window that typed last, what another typed before",
+    )
     status = models.CharField(max_length=12, choices=Status, default=Status.DRAFT)
     by_operator = models.BooleanField(default=False, help_text="made by `manage.py grant`")
     created_at = models.DateTimeField()
@@ -100,10 +128,27 @@ class AccessRequest(models.Model):
         """Whether the applicant may still change the answers."""
         return self.status in self.EDITABLE
 
-    def asked_and_answered(self) -> list[tuple[str, Any]]:
-        """Each question of the form version answered, with its answer, in the form's order."""
-        questions = self.form_version.questions if self.form_version else []
-        return [(question["label"], self.answers.get(question["id"], "")) for question in questions]
+
+class Attachment(models.Model):
+    """One file of an application, the answer to one question. Its bytes lie in the store."""
+
+    request = models.ForeignKey(AccessRequest, on_delete=models.PROTECT, related_name="attachments")
+    question = models.CharField(max_length=40)
+    name = models.CharField(max_length=120)
+    size = models.PositiveIntegerField(help_text="bytes")
+    sha256 = models.CharField(max_length=64)
+    media_type = models.CharField(max_length=100)
+    store_key = models.CharField(max_length=100, unique=True)
+    added_at = models.DateTimeField()
+    removed_at = models.DateTimeField(
+        null=True, blank=True, help_text="by the applicant, after a reviewer could see it"
+    )
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("attachment", args=[self.request_id, self.pk])
 
 
 class Acceptance(models.Model):
@@ -141,6 +186,9 @@ class Decision(models.Model):
     reason = models.TextField()
     by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="decisions")
     at = models.DateTimeField()
+    asked_at = models.DateTimeField(
+        null=True, blank=True, help_text="when what it answers was submitted"
+    )
     apply_again_at = models.DateTimeField(
         null=True, blank=True, help_text="when a rejected applicant may apply again"
     )
@@ -150,6 +198,33 @@ class Decision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.request} {self.outcome}"
+
+
+class Appeal(models.Model):
+    """An applicant's asking that another reviewer looks at a rejection. Written once."""
+
+    decision = models.OneToOneField(Decision, on_delete=models.PROTECT, related_name="appeal")
+    reason = models.TextField()
+    at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"Appeal against decision {self.decision_id}"
+
+
+class Message(models.Model):
+    """What an applicant and the reviewers write to one another about a request. Written once."""
+
+    request = models.ForeignKey(AccessRequest, on_delete=models.PROTECT, related_name="messages")
+    by = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+")
+    from_reviewer = models.BooleanField()
+    body = models.TextField()
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["at", "pk"]
+
+    def __str__(self) -> str:
+        return f"Message about {self.request}"
 
 
 class GrantQuerySet(models.QuerySet["Grant"]):

@@ -3,7 +3,7 @@
 from django.contrib import admin
 
 from portal.audit.admin import ReadOnlyAdmin
-from portal.catalog.models import Checkpoint, Family, Notice, Shard, Terms
+from portal.catalog.models import Checkpoint, Family, Notice, Shard
 
 
 @admin.register(Family)
@@ -22,6 +22,6 @@ class FamilyAdmin(admin.ModelAdmin):
         return False
 
 
-@admin.register(Checkpoint, Shard, Terms, Notice)
+@admin.register(Checkpoint, Shard, Notice)
 class FactAdmin(ReadOnlyAdmin):
     """Facts: written once, shown here."""

@@ -77,6 +77,9 @@ class Terms(models.Model):
     text = models.TextField()
     sha256 = models.CharField(max_length=64)
     created_at = models.DateTimeField()
+    accept_by = models.DateTimeField(
+        null=True, blank=True, help_text="from then on grants rest until this version is accepted"
+    )
 
     class Meta:
         verbose_name_plural = "terms"

@@ -66,7 +66,9 @@ def make_family(slug: str, *, at: datetime) -> Family:
     return family
 
 
-def add_terms(family: Family, text: str, *, at: datetime) -> Terms:
+def add_terms(
+    family: Family, text: str, *, at: datetime, accept_by: datetime | None = None
+) -> Terms:
     """Add a version of the family's terms."""
     last = family.terms_versions.order_by("-version").first()
     return Terms.objects.create(
@@ -75,6 +77,7 @@ def add_terms(family: Family, text: str, *, at: datetime) -> Terms:
         text=text,
         sha256=Terms.digest_of(text),
         created_at=at,
+        accept_by=accept_by,
     )
 
 

@@ -46,7 +46,8 @@ def issue(
 ) -> tuple[Download, list[SignedFile]]:
     """Return a recorded issue and a URL for each shard asked for (all where ``paths`` is None).
 
-    ``expires_in`` is in seconds, from 1 to 12 hours; no URL outlives its grant. When this returns,
+    ``expires_in`` is in seconds, from 1 to 12 hours; no URL outlives its grant or
+    its terms. When this returns,
     the issue is committed.
 
     Raises:
@@ -64,7 +65,7 @@ def issue(
         if answer.grant is None:
             raise IssueError(answer.reason, 403)
         shards = _chosen(checkpoint, paths)
-        expires_at = min(at + timedelta(seconds=seconds), answer.grant.expires_at)
+        expires_at = min(at + timedelta(seconds=seconds), policy.opens_until(answer.grant, at))
         download = Download.objects.create(
             grant=answer.grant,
             user=user,

@@ -13,7 +13,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.timezone import now
 from django.views.decorators.http import require_POST, require_safe
 
-from portal.access import policy
+from portal.access import policy, terms
 from portal.access.models import Grant
 from portal.accounts.people import signed_in
 from portal.audit.chain import record
@@ -113,9 +113,12 @@ def my_access_view(request: HttpRequest) -> HttpResponse:
     rows = []
     for grant in grants:
         answer = policy.decide_for_grant(grant.pk, at)
-        rows.append({"grant": grant, "allowed": answer.allowed, "reason": answer.reason})
+        rows.append(
+            {"grant": grant, "allowed": answer.allowed, "reason": answer.reason, "way": answer.way}
+        )
     rows.sort(key=lambda row: not row["allowed"])
-    return render(request, "delivery/my_access.html", {"rows": rows})
+    context = {"rows": rows, "asked": terms.asked_of(signed_in(request), at)}
+    return render(request, "delivery/my_access.html", context)
 
 
 @login_required

@@ -18,11 +18,21 @@ WALK = {
     "root": ("/root.json", 200, 200, 200, 200),
     "root-version": ("/1.root.json", 200, 200, 200, 200),
     "latest": ("/latest.json", 200, 200, 200, 200),
+    "terms": ("/families/llama/terms/", 200, 200, 200, 200),
+    "acceptances": ("/acceptances/", 302, 200, 200, 200),
+    "acceptance": ("/acceptances/{acceptance}/", 302, 200, 404, 200),
+    "acceptance-pdf": ("/acceptances/{acceptance}/terms.pdf", 302, 200, 404, 200),
     "apply": ("/families/llama/apply/", 302, 405, 405, 405),
     "requests": ("/requests/", 302, 200, 200, 200),
     "request": ("/requests/{request}/", 302, 200, 404, 404),
     "request-edit": ("/requests/{request}/edit/", 302, 302, 404, 404),
+    "request-step": ("/requests/{request}/edit/2/", 302, 302, 404, 404),
+    "request-save": ("/requests/{request}/edit/2/save/", 405, 405, 405, 405),
+    "attachment": ("/requests/{request}/files/{file}/", 302, 200, 404, 200),
     "request-check": ("/requests/{request}/check/", 302, 302, 404, 404),
+    "request-message": ("/requests/{request}/messages/", 302, 405, 405, 405),
+    "request-appeal": ("/requests/{request}/appeal/", 302, 405, 405, 405),
+    "request-copy": ("/requests/{request}/copy/", 302, 405, 405, 405),
     "request-withdraw": ("/requests/{request}/withdraw/", 302, 405, 405, 405),
     "my-access": ("/access/", 302, 200, 200, 200),
     "urls": ("/access/{grant}/urls/", 302, 405, 405, 405),
@@ -46,14 +56,20 @@ ADMIN = {
     "/admin/access/accessrequest/{request}/change/": (302, 302, 302, 200),
     "/admin/access/accessrequest/{request}/decide/approve/": (302, 302, 302, 200),
     "/admin/access/accessrequest/{request}/decide/other/": (302, 302, 302, 403),
+    "/admin/access/accessrequest/{request}/message/": (302, 302, 302, 200),
     "/admin/access/accessrequest/add/": (302, 302, 302, 403),
     "/admin/access/accessrequest/{request}/delete/": (302, 302, 302, 403),
     "/admin/access/grant/": (302, 302, 302, 200),
     "/admin/access/grant/{grant}/change/": (302, 302, 302, 200),
     "/admin/access/grant/{grant}/revoke/": (302, 302, 302, 200),
+    "/admin/access/formversion/": (302, 302, 302, 200),
+    "/admin/access/formversion/{form}/change/": (302, 302, 302, 200),
+    "/admin/access/formversion/add/": (302, 302, 302, 403),
     "/admin/access/decision/": (302, 302, 302, 200),
     "/admin/audit/event/": (302, 302, 302, 200),
     "/admin/audit/event/1/change/": (302, 302, 302, 200),
+    "/admin/catalog/terms/": (302, 302, 302, 200),
+    "/admin/catalog/terms/add/": (302, 302, 302, 403),
     "/admin/catalog/checkpoint/": (302, 302, 302, 200),
     "/admin/catalog/notice/": (302, 302, 302, 403),
     "/admin/delivery/download/": (302, 302, 302, 200),
@@ -77,17 +93,34 @@ def _names(patterns, space=""):
 
 @pytest.fixture
 def places(grant, application, checkpoint, applicant, at):
+    from portal.access.models import Attachment
+    from portal.storage.stores import store
     from portal.verification.models import Verification
 
     check = Verification.objects.create(
         asked_by=applicant, source="urls", what=["https://x.example/a"], created_at=at
     )
-    return {
+    store().put_bytes("attachments/walk", b"plan")
+    file = Attachment.objects.create(
+        request=application,
+        question="plan",
+        name="plan.txt",
+        size=4,
+        sha256="0" * 64,
+        media_type="text/plain",
+        store_key="attachments/walk",
+        added_at=at,
+    )
+    yield {
         "request": application.pk,
+        "file": file.pk,
+        "acceptance": applicant.acceptances.get().pk,
+        "form": application.form_version_id,
         "grant": grant.pk,
         "shard": checkpoint.shards.first().pk,
         "check": check.pk,
     }
+    store().delete("attachments/walk")
 
 
 def _clients(client, *people):
@@ -104,10 +137,15 @@ def test_every_view_has_a_row():
     assert set(_names(get_resolver().url_patterns)) == set(WALK)
 
 
+def status_of(answer):
+    answer.getvalue()  # read to its end, a file is closed
+    return answer.status_code
+
+
 def test_each_role_gets_what_it_may(client, applicant, stranger, reviewer, places):
     clients = list(_clients(client, applicant, stranger, reviewer))
     for name, (place, *statuses) in WALK.items():
-        seen = [one.get(place.format(**places)).status_code for one in clients]
+        seen = [status_of(one.get(place.format(**places))) for one in clients]
         assert seen == statuses, name
 
 

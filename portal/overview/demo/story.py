@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.utils.timezone import now
@@ -142,17 +143,21 @@ class Story:
         """Fill the form, accept the terms, submit."""
         page = self.applicant.get("/families/llama/")
         page = self.applicant.send(page, page.form_with("/apply/"))
-        form = page.form_with("purpose")
-        answers = {
-            "name": "A. Applicant",
-            "affiliation": "University of Example, Computer Science",
-            "role": "academic",
-            "purpose": "We study how model weights change under quantization.",
-            "publications": "",
-            "checkpoints": form.choices["checkpoints"],
-            "continue": "1",
-        }
-        page = self.applicant.send(page, form, **answers)
+        form = page.form_with("checkpoints")
+        steps: list[tuple[str, dict[str, Any]]] = [
+            ("checkpoints", {"checkpoints": form.choices["checkpoints"]}),
+            (
+                "name",
+                {
+                    "name": "A. Applicant",
+                    "affiliation": "University of Example, Computer Science",
+                    "role": "academic",
+                },
+            ),
+            ("purpose", {"purpose": "We study how model weights change under quantization."}),
+        ]
+        for asks, answers in steps:
+            page = self.applicant.send(page, page.form_with(asks), **answers, **{"continue": "1"})
         require(page.url.endswith("/check/"), f"the form was not accepted: it shows {page.url}")
         page = self.applicant.send(page, page.form_with("accept"), accept="on")
         require("waiting for a reviewer" in page.text, "the status page does not say that it waits")

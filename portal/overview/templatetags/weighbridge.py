@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import template
-from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, RadioSelect
+from django.forms import BoundField, CheckboxInput, CheckboxSelectMultiple, FileInput, RadioSelect
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince, timeuntil
@@ -133,6 +133,32 @@ def is_group(field: BoundField) -> bool:
 def is_tick(field: BoundField) -> bool:
     """Whether this field is one box, whose label stands beside it."""
     return isinstance(field.field.widget, CheckboxInput)
+
+
+@register.filter
+def is_file(field: BoundField) -> bool:
+    """Whether this field takes a file."""
+    return isinstance(field.field.widget, FileInput)
+
+
+@register.filter
+def is_table(field: BoundField) -> bool:
+    """Whether this field is rows of inputs."""
+    return getattr(field.field.widget, "is_table", False)
+
+
+@register.filter
+def anchor(field: BoundField) -> str:
+    """Return the id of the input at which a link to this field's error leads."""
+    if is_group(field):
+        return f"{field.auto_id}_0"
+    return field.id_for_label or field.auto_id
+
+
+@register.filter
+def at_key(mapping: dict[str, Any], key: str) -> Any:
+    """Return what ``mapping`` has at ``key``."""
+    return mapping.get(key, "")
 
 
 @register.filter

@@ -5,6 +5,7 @@ from django.utils.timezone import now
 from portal.access import applications
 from portal.catalog.models import Checkpoint
 from portal.catalog.publishing import make_family
+from tests.conftest import ANSWERS
 
 
 def checkpoint_row(name="7b"):
@@ -24,6 +25,6 @@ def submitted_request(user, checkpoint):
     """Apply for ``checkpoint`` and submit."""
     at = now()
     request = applications.begin(user, checkpoint.family, at=at)
-    applications.save(request, answers={"name": "A"}, checkpoints=[checkpoint], at=at)
+    applications.save(request, answers=ANSWERS, checkpoints=[checkpoint], at=at)
     applications.submit(request, terms=checkpoint.family.terms, at=at, address=None, agent="")
     return request

@@ -8,6 +8,7 @@ from django.utils.timezone import now
 from portal.access import applications
 from portal.access.models import AccessRequest, Decision, Grant
 from portal.audit.models import Event
+from tests.conftest import ANSWERS
 
 QUEUE = "/admin/access/accessrequest/"
 
@@ -21,7 +22,7 @@ def desk(client, reviewer):
 @pytest.fixture
 def second(stranger, checkpoint, at):
     request = applications.begin(stranger, checkpoint.family, at=at)
-    applications.save(request, answers={}, checkpoints=[checkpoint], at=at)
+    applications.save(request, answers=ANSWERS, checkpoints=[checkpoint], at=at)
     applications.submit(request, terms=checkpoint.family.terms, at=at, address=None, agent="")
     return request
 

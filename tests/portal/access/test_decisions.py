@@ -10,6 +10,7 @@ from portal.access import applications, decisions, policy
 from portal.access.models import AccessRequest, Decision, Grant
 from portal.audit.chain import breaks
 from portal.audit.models import Event
+from tests.conftest import ANSWERS
 
 DAY = timedelta(days=1)
 
@@ -88,7 +89,7 @@ def test_revoking_keeps_the_grant_and_says_who_when_why(grant, reviewer, at):
 
 def test_many_are_decided_one_by_one(application, reviewer, stranger, checkpoint, at):
     second = applications.begin(stranger, checkpoint.family, at=at)
-    applications.save(second, answers={}, checkpoints=[checkpoint], at=at)
+    applications.save(second, answers=ANSWERS, checkpoints=[checkpoint], at=at)
     applications.submit(second, terms=checkpoint.family.terms, at=at, address=None, agent="")
     applications.withdraw(second, at=at)
     results = decisions.decide_each([application, second], lambda one: approve(one, reviewer))

@@ -2,57 +2,31 @@
 call of a verb of `decisions.py`."""
 
 from collections.abc import Callable
-from datetime import datetime, time
 from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
 from django.utils.timesince import timesince
-from django.utils.timezone import make_aware, now
+from django.utils.timezone import now
 
-from portal.access import decisions
-from portal.access.models import Acceptance, AccessRequest, Decision, FormVersion, Grant
+from portal.access import conversation, decisions
+from portal.access.admin.reasons import ApprovalForm, MessageForm, ReasonForm
+from portal.access.attachments import attached_to
+from portal.access.forms import questions_of
+from portal.access.models import AccessRequest, Appeal, Grant
+from portal.access.questions.words import in_words
 from portal.accounts.models import User
 from portal.accounts.people import signed_in
 from portal.audit.admin import ReadOnlyAdmin
 from portal.audit.models import Event
 
 MOST_AT_ONCE = 200
-
-
-class ReasonForm(forms.Form):
-    """The reason that the applicant reads."""
-
-    reason = forms.CharField(
-        label="Reason",
-        widget=forms.Textarea(attrs={"rows": 5, "cols": 70}),
-        max_length=decisions.LONGEST_REASON,
-        help_text="The applicant reads this, word for word.",
-    )
-
-
-class ApprovalForm(ReasonForm):
-    """A reason, and the last day of the grant."""
-
-    until = forms.DateField(
-        label="Access ends after",
-        widget=forms.DateInput(attrs={"type": "date"}),
-        help_text="The last day, in UTC.",
-    )
-
-    def clean_until(self) -> datetime:
-        """Return the last moment of the day."""
-        until = make_aware(datetime.combine(self.cleaned_data["until"], time.max))
-        if until <= now():
-            raise forms.ValidationError("This day has passed; choose a later one.")
-        return until
 
 
 Decide = Callable[..., object]
@@ -115,7 +89,8 @@ class AccessRequestAdmin(ReadOnlyAdmin):
 
     @admin.display(description="State", ordering="status")
     def state(self, request: AccessRequest) -> str:
-        return request.get_status_display()
+        said = request.get_status_display()
+        return f"{said} (appeal)" if request.appealed else said  # type: ignore[attr-defined]
 
     @admin.display(description="Waiting", ordering="submitted_at")
     def age(self, request: AccessRequest) -> str:
@@ -125,7 +100,9 @@ class AccessRequestAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AccessRequest]:
         drafts = AccessRequest.Status.DRAFT
+        appeals = Appeal.objects.filter(decision__request=OuterRef("pk"))
         every = super().get_queryset(request).exclude(status=drafts)
+        every = every.annotate(appealed=Exists(appeals))
         return every.prefetch_related("checkpoints__family")
 
     def has_decide_permission(self, request: HttpRequest) -> bool:
@@ -138,6 +115,11 @@ class AccessRequestAdmin(ReadOnlyAdmin):
                 "<int:pk>/decide/<str:verb>/",
                 self.admin_site.admin_view(self.decide_view),
                 name="access_accessrequest_decide",
+            ),
+            path(
+                "<int:pk>/message/",
+                self.admin_site.admin_view(self.message_view),
+                name="access_accessrequest_message",
             ),
             *super().get_urls(),
         ]
@@ -154,14 +136,17 @@ class AccessRequestAdmin(ReadOnlyAdmin):
         context = extra_context or {}
         if application is not None:
             waiting = AccessRequest.objects.waiting()
+            barred = application.decisions.filter(by=request.user.pk, appeal__isnull=False).exists()
             context |= {
                 "application": application,
-                "answers": application.asked_and_answered(),
+                "said": in_words(
+                    questions_of(application), application.answers, attached_to(application)
+                ),
                 "wanted": application.checkpoints.all(),
                 "evidence": application.applicant.evidence.order_by("asserted_at"),
                 "acceptances": application.applicant.acceptances.filter(
                     terms__family=application.family
-                ).select_related("terms"),
+                ).select_related("terms__family", "attested_by"),
                 "earlier": application.applicant.requests.exclude(pk=application.pk)
                 .exclude(status=AccessRequest.Status.DRAFT)
                 .select_related("family"),
@@ -170,9 +155,18 @@ class AccessRequestAdmin(ReadOnlyAdmin):
                     "checkpoint__family"
                 ),
                 "history": _history(application),
+                "appeals": Appeal.objects.filter(decision__request=application).select_related(
+                    "decision__by"
+                ),
+                "written": application.messages.select_related("by"),
+                "writing": MessageForm(),
+                "may_write": self.has_decide_permission(request)
+                and application.applicant_id != request.user.pk,
                 "verbs": [(name, verb[0]) for name, verb in VERBS.items()],
                 "may_decide": self.has_decide_permission(request)
-                and application.status == AccessRequest.Status.SUBMITTED,
+                and application.status == AccessRequest.Status.SUBMITTED
+                and not barred,
+                "barred": barred,
                 "next": waiting.exclude(pk=application.pk).first(),
                 "title": f"{application}: {application.family}",
             }
@@ -198,6 +192,34 @@ class AccessRequestAdmin(ReadOnlyAdmin):
     @admin.action(description="Reject the selected requests", permissions=["decide"])
     def reject_many(self, request: HttpRequest, chosen: QuerySet) -> HttpResponse:
         return self._decide(request, list(chosen[:MOST_AT_ONCE]), "reject", "")
+
+    def message_view(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Write to the applicant, and return to the request."""
+        if not self.has_decide_permission(request):
+            raise PermissionDenied
+        application = get_object_or_404(self.get_queryset(request), pk=pk)
+        if application.applicant_id == request.user.pk:
+            raise PermissionDenied
+        form = MessageForm(request.POST or None)
+        if form.is_valid():
+            try:
+                conversation.write(
+                    application, by=signed_in(request), at=now(), **form.cleaned_data
+                )
+            except conversation.ConversationError as error:
+                self.message_user(request, str(error), messages.ERROR)
+            else:
+                self.message_user(request, "The applicant has your message.", messages.SUCCESS)
+            return redirect("admin:access_accessrequest_change", pk)
+        context = self.admin_site.each_context(request) | {
+            "title": f"Write to the applicant of {application}",
+            "button": "Send",
+            "form": form,
+            "chosen": [application],
+            "opts": self.model._meta,
+            "media": self.media,
+        }
+        return TemplateResponse(request, "admin/access/decide.html", context)
 
     def _decide(
         self, request: HttpRequest, chosen: list[AccessRequest], verb: str, after: str
@@ -241,63 +263,3 @@ def _history(application: AccessRequest) -> list[tuple[Event, str]]:
     people = User.objects.filter(pk__in=[key for key in keys if key.isdecimal()])
     names = {person.actor: str(person) for person in people}
     return [(event, names.get(event.actor, event.actor)) for event in events]
-
-
-@admin.register(Grant)
-class GrantAdmin(ReadOnlyAdmin):
-    """Grants, and the form that revokes one."""
-
-    list_display = ("__str__", "grantee", "checkpoint", "starts_at", "expires_at", "revoked_at")
-    list_filter = ("checkpoint__family",)
-    search_fields = ("grantee__email",)
-    list_select_related = ("grantee", "checkpoint__family")
-    readonly_fields = ("revoking",)
-    exclude = ()
-
-    @admin.display(description="Revoke")
-    def revoking(self, grant: Grant) -> str:
-        if grant.revoked_at:
-            return "revoked"
-        return format_html(
-            '<a href="{}">Revoke this grant…</a>',
-            reverse("admin:access_grant_revoke", args=[grant.pk]),
-        )
-
-    def get_urls(self) -> list[URLPattern]:
-        return [
-            path(
-                "<int:pk>/revoke/",
-                self.admin_site.admin_view(self.revoke_view),
-                name="access_grant_revoke",
-            ),
-            *super().get_urls(),
-        ]
-
-    def revoke_view(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """Ask for the reason; on POST, revoke and return to the grant."""
-        if not request.user.has_perm("access.decide_request"):
-            raise PermissionDenied
-        grant = get_object_or_404(Grant, pk=pk)
-        form = ReasonForm(request.POST or None)
-        if form.is_valid():
-            try:
-                decisions.revoke(grant, by=signed_in(request), at=now(), **form.cleaned_data)
-            except decisions.DecisionError as error:
-                self.message_user(request, str(error), messages.ERROR)
-            else:
-                self.message_user(request, f"{grant} is revoked.", messages.SUCCESS)
-            return redirect("admin:access_grant_change", pk)
-        context = self.admin_site.each_context(request) | {
-            "title": f"Revoke {grant} for {grant.checkpoint}",
-            "button": "Revoke",
-            "form": form,
-            "chosen": [grant],
-            "opts": self.model._meta,
-            "media": self.media,
-        }
-        return TemplateResponse(request, "admin/access/decide.html", context)
-
-
-@admin.register(Decision, Acceptance, FormVersion)
-class FactAdmin(ReadOnlyAdmin):
-    """Facts: written once, shown here."""
