@@ -41,7 +41,7 @@ def test_without_json_the_verdict_comes_first_and_it_fits_a_screen(copy, publish
     assert lines[0].startswith("DAMAGED")
     assert len(lines) <= 24
     assert outcome.status == 1
-    assert outcome.sentence.startswith("test/tiny@1 is damaged")
+    assert outcome.sentence.startswith("This copy of test/tiny@1 is damaged")
 
 
 def test_an_escape_sequence_in_a_name_does_not_reach_the_terminal(copy, published):
@@ -58,7 +58,7 @@ def test_progress_is_lines_of_json_and_the_last_line_is_the_sentence(copy, publi
     steps = [json.loads(line) for line in lines]
     assert steps[-1]["stage"] == "files"
     assert steps[-1]["done"] == steps[-1]["total"]
-    assert sentence.startswith("test/tiny@1 is identical")
+    assert sentence.startswith("This copy of test/tiny@1 is identical")
 
 
 def test_a_terminal_sees_a_bar_and_then_only_the_sentence(tmp_path):
