@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0] in ("describe", "oms"):
         command = _describe if given.pop(0) == "describe" else _oms
     previous = signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command(given)
     except VerifierError as error:
