@@ -7,6 +7,7 @@ import is imported where it is used: `--help` must be there at once.
 
 import argparse
 import json
+import os
 import re
 import signal
 import sys
@@ -53,10 +54,15 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in ``arguments`` and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Read by OpenMP when torch is imported: threads that spin while they wait make a comparison
+    # of many small tensors several times slower on a machine that does other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command: Callable[[Sequence[str]], int] = _verify
     if given and given[0] in ("describe", "oms"):
         command = _describe if given.pop(0) == "describe" else _oms
     previous = signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return command(given)
     except VerifierError as error:
@@ -68,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads on; Python would complain while it ends
         return 1
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("verifier"):
+            raise
+        return _say(f"{error.name} is not installed here; pip install {error.name}.", 2)
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
         return _say(f"{what}{error.strerror or error}.", 2)
@@ -78,7 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
     """Return the parser of `verify`."""
     parser = Parser(prog=prog, description="Is this copy of a checkpoint what was signed?")
-    parser.add_argument("path", type=Path, nargs="?", metavar="PATH", help="a folder, or one file")
+    parser.add_argument(
+        "path",
+        type=_path,
+        nargs="?",
+        metavar="PATH",
+        help="a folder, a folder of checkpoints, or one file",
+    )
     add = parser.add_argument
     judged = parser.add_mutually_exclusive_group()
     judged.add_argument(
@@ -229,12 +245,19 @@ def _verify(arguments: Sequence[str]) -> int:
         _write(given.report, page(contents))
     if given.json:
         several = {"schema": "weighbridge.reports/1", "reports": contents}
-        print(_as_json(contents[0] if len(contents) == 1 else several))
+        print(_as_json(contents[0] if len(contents) == 1 else several), flush=True)
     else:
-        print("\n\n".join(report.as_text() for report in reports))
-    sys.stdout.flush()
+        texts = [report.as_text() for report in reports]
+        if len(reports) > 1:
+            texts = [f"{shown(r.path)}\n{text}" for r, text in zip(reports, texts, strict=True)]
+        print("\n\n".join(texts), flush=True)
     worst = max(reports, key=lambda report: report.exit_status)
-    return _say(worst.sentence, worst.exit_status)
+    sentence = worst.sentence
+    if len(reports) > 1:
+        wrong = sum(report.exit_status != 0 for report in reports)
+        sentence = f"{len(reports) - wrong:,} of {len(reports):,} checkpoints are accepted"
+        sentence += f"; the first that is not is {worst.path}: {worst.sentence}" if wrong else "."
+    return _say(sentence, worst.exit_status)
 
 
 def _sketches(given: argparse.Namespace) -> tuple[Path | None, ...]:
@@ -329,6 +352,9 @@ def _say(sentence: str, status: int) -> int:
 
 
 def _write(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all; a terminal or pipe just gets the text."""
+    if path.exists() and not path.is_file():
+        return _pour(path, text)
     draft = path.with_name(f".{path.name}.draft")
     try:
         draft.write_text(text, encoding="utf-8")
@@ -337,6 +363,13 @@ def _write(path: Path, text: str) -> None:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _pour(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -349,6 +382,12 @@ def _checks(text: str) -> frozenset[str]:
     if not chosen or chosen - frozenset(CHECKS):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(CHECKS)}")
     return chosen
+
+
+def _path(text: str) -> Path:
+    if not text:  # else it would be the folder where we stand: a shell's variable was not set
+        raise argparse.ArgumentTypeError("PATH is empty")
+    return Path(text)
 
 
 def _size(text: str) -> str:

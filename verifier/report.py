@@ -30,15 +30,29 @@ MEANINGS = {
 """What each verdict says, to end a sentence with."""
 
 _MATCHES = "every file matches the list, which nobody signed"
+_ONE_FILE = "the file is, byte for byte, as it was signed; others were not looked at"
+_CLAIMS = {
+    Verdict.UNTRUSTED: "The manifest of {} is untrusted",
+    Verdict.SAME_WEIGHTS: "This copy has the same weights as {}",
+    Verdict.CAST: "This copy is a cast of {}",
+    Verdict.QUANTIZED: "This copy is {}, quantized",
+    Verdict.DERIVED: "This copy is derived from {}",
+    Verdict.UNRELATED: "This copy is unrelated to {}",
+    Verdict.UNDETERMINED: "Whether this copy descends from {} is undetermined",
+}
+"""How the conclusion names the checkpoint; the other verdicts are properties of a copy of it."""
 
 REMEDIES = {
     Verdict.INCOMPLETE: "download the missing files",
-    Verdict.DAMAGED: "download the damaged files again",
+    Verdict.DAMAGED: "mend it with repair, or download the damaged files again",
     Verdict.UNRELATED: "check where this copy came from",
     Verdict.DERIVED: "check where this copy came from",
     Verdict.UNDETERMINED: "check where this copy came from, or ask the portal to look at it",
 }
 
+
+COPIES = (Verdict.DAMAGED, Verdict.INCOMPLETE)
+"""What is found to be a copy that is not whole; that its tensors are alike says nothing more."""
 
 _WEIGHTS = (
     Code.NOT_REDERIVED,
@@ -68,6 +82,7 @@ _TELLING = {
 class Report:
     """One run on one copy.
 
+    ``single``: PATH was one file, and only its entry was compared.
     ``tried`` counts the checkpoints among which this one was found; 0 where it was named.
     ``refusals`` are findings that end in status 1 whatever verdict is accepted; ``accepted``
     are the verdicts that the person asked for. ``subjects`` has the SHA-256 of every file looked
@@ -88,13 +103,19 @@ class Report:
     refusals: tuple[Finding, ...] = field(default=())
     subjects: Mapping[str, str] = field(default_factory=dict)
     tried: int = 0
+    single: bool = False
 
     @property
     def claim(self) -> str:
         """What the copy is, without a full stop: of the checkpoint named, or of those tried."""
         name = shown(self.checkpoint or "the checkpoint")
         if not self.tried or self.verdict is Verdict.UNTRUSTED:
-            return f"{name} is {self.verdict.value}"
+            if self.manifest.get("files") and not self.manifest.get("signed_by"):
+                name = f"what {name} lists"
+            other = "This {} of {{}} is {}".format(
+                "file" if self.single else "copy", self.verdict.value
+            )
+            return _CLAIMS.get(self.verdict, other).format(name)
         among = (
             "the one checkpoint" if self.tried == 1 else f"any of the {self.tried:,} checkpoints"
         )
@@ -142,7 +163,10 @@ class Report:
     @property
     def meaning(self) -> str:
         """What the verdict says."""
-        return meaning(self.verdict, signed=bool(self.manifest.get("signed_by")))
+        signed = bool(self.manifest.get("signed_by"))
+        if self.single and signed and self.verdict is Verdict.IDENTICAL:
+            return _ONE_FILE
+        return meaning(self.verdict, signed=signed)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as ``weighbridge.report/1``."""
@@ -153,6 +177,7 @@ class Report:
             "verdict": self.verdict.value,
             "accepted": self.exit_status == 0,
             "sentence": self.sentence,
+            "meaning": self.meaning,
             "findings": [finding.as_json() for finding in self.findings],
             "files": [file.as_json() for file in self.files],
             "weights": self.weights,
@@ -179,11 +204,8 @@ class Report:
             lines.append(f"  - and {len(shown_findings) - MAX_LINES:,} more; see --json")
         if unlisted:
             lines.append(f"  - not in the manifest, which is allowed: {unlisted:,}")
-        rate = self.bytes_read / self.seconds / 1e9 if self.seconds else 0.0
-        lines += [
-            "",
-            f"  {self.bytes_read / 1e9:,.3f} GB in {self.seconds:.1f} s ({rate:.2f} GB/s)",
-        ]
+        rate = size(self.bytes_read / self.seconds if self.seconds else 0)
+        lines += ["", f"  {size(self.bytes_read)} in {self.seconds:.1f} s ({rate}/s)"]
         return "\n".join(lines)
 
     def _rungs(self) -> list[tuple[str, str]]:
@@ -197,6 +219,9 @@ class Report:
         if self.verdict is Verdict.UNTRUSTED:
             signature = "does not hold"
         weights = self.weights.get("verdict") or self.weights.get("reason") or "not compared"
+        evidence = report_evidence.lines(self.weights)
+        if self.verdict in COPIES and report_evidence.changes(self.weights):
+            weights, *evidence = report_evidence.changes(self.weights)
         if self.weights.get("scheme"):
             weights = f"{weights} ({shown(str(self.weights['scheme']))})"
         inference = str(self.inference.get("status"))
@@ -207,13 +232,16 @@ class Report:
             ("files", count_files(self.files)),
             ("weights", str(weights)),
             *self._rederived(),
-            *(("", line) for line in report_evidence.lines(self.weights)),
+            *(("", line) for line in evidence),
             ("inference", inference),
         ]
 
     def _rederived(self) -> list[tuple[str, str]]:
         found = self.weights.get("rederived")
-        return [("rederived", shown(f"{found['status']}: {found['reason']}"))] if found else []
+        if not found:
+            return []
+        status = "" if found["status"] == "rederived" else f"{found['status']}: "
+        return [("rederived", shown(f"{status}{found['reason']}"))]
 
     def _first_finding(self) -> Finding | None:
         """Return the finding that says most about the verdict."""
@@ -231,6 +259,14 @@ def signer(signed_by: str) -> str:
     if re.fullmatch(r"[0-9a-f]{64}", signed_by):
         return f"key {signed_by[:16]}…"
     return shown(re.sub(r"([0-9a-f]{16})[0-9a-f]{48}$", r"\1…", signed_by))
+
+
+def size(number: float) -> str:
+    """Return a number of bytes with the unit that suits it."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= factor:
+            return f"{number / factor:,.2f} {unit}"
+    return f"{number:,.0f} B"
 
 
 def count_files(files: Collection[FileResult]) -> str:

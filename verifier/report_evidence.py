@@ -35,12 +35,17 @@ def lines(weights: Mapping[str, Any]) -> list[str]:
         )
     if evidence.get("p_value") is not None:
         first += f"; by chance at most {evidence['p_value']:.1e}"
-    changes = _mapping(evidence.get("changes"))
+    return [first, *changes(weights), *beside]
+
+
+def changes(weights: Mapping[str, Any]) -> list[str]:
+    """Return how many tensors are changed, missing and so on, in a line, if there is any."""
+    found = _mapping(_mapping(weights.get("evidence")).get("changes"))
     kinds = ("unchanged", "changed", "missing", "added", "renamed")
-    second = ", ".join(f"{changes[kind]:,} {kind}" for kind in kinds if changes.get(kind))
-    if changes.get("pruned"):
-        second += f"; pruned: {changes.get('zeros') or 0:.0%} of the entries became zero"
-    return [first, *([second] if second else []), *beside]
+    line = ", ".join(f"{found[kind]:,} {kind}" for kind in kinds if found.get(kind))
+    if found.get("pruned"):
+        line += f"; pruned: {found.get('zeros') or 0:.0%} of the entries became zero"
+    return [line] if line else []
 
 
 def _beside(evidence: Mapping[str, Any]) -> list[str]:

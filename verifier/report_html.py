@@ -12,7 +12,7 @@ from typing import Any
 from . import report_evidence
 from .findings import Verdict
 from .names import shown
-from .report import meaning, signer
+from .report import COPIES, meaning, signer, size
 
 STYLE_SHEET = Path(__file__).with_name("report.css")
 
@@ -86,7 +86,7 @@ def page(reports: Sequence[Mapping[str, Any]]) -> str:
     return _PAGE.format(
         title=escape(title),
         style=STYLE_SHEET.read_text(encoding="utf-8"),
-        body="\n".join(_article(report) for report in reports),
+        body="\n".join(_article(report, several=len(reports) > 1) for report in reports),
     )
 
 
@@ -95,8 +95,9 @@ def fragment(report: Mapping[str, Any]) -> str:
     return f'<div class="wb-report">\n{_article(report)}\n</div>'
 
 
-def _article(report: Mapping[str, Any]) -> str:
-    parts = [_head(report), _ladder(report), _findings(report.get("findings") or [])]
+def _article(report: Mapping[str, Any], *, several: bool = False) -> str:
+    path = f'<p class="wb-title"><code>{_text(report.get("path"))}</code></p>' if several else ""
+    parts = [path, _head(report), _ladder(report), _findings(report.get("findings") or [])]
     parts += [_torrent(report.get("torrent") or {}), _files(report.get("files") or [])]
     parts += [_weights(report.get("weights") or {})]
     parts += [_inference(report.get("inference") or {}), _facts(report)]
@@ -126,7 +127,7 @@ def _ladder(report: Mapping[str, Any]) -> str:
     """The evidence, from the cheapest rung: what was checked, and what was not."""
     rungs = [_signature_rung(report), _files_rung(report)]
     if not report.get("torrent"):
-        rungs += [_weights_rung(report.get("weights") or {})]
+        rungs += [_weights_rung(report.get("weights") or {}, Verdict(report["verdict"]))]
         rungs += [_inference_rung(report.get("inference") or {})]
     items = "\n".join(
         f'<li class="wb-{tone}">{_icon(tone)}<strong>{name}</strong><span>{_text(text)}</span></li>'
@@ -161,9 +162,11 @@ def _files_rung(report: Mapping[str, Any]) -> tuple[str, str, str]:
     return "Files", "warn" if doubtful else "good", text
 
 
-def _weights_rung(weights: Mapping[str, Any]) -> tuple[str, str, str]:
+def _weights_rung(weights: Mapping[str, Any], found: Verdict) -> tuple[str, str, str]:
     if weights.get("status") != "compared":
         return "Weights", "muted", f"not compared: {weights.get('reason') or 'not asked for'}"
+    if found in COPIES and report_evidence.changes(weights):
+        return "Weights", "warn", report_evidence.changes(weights)[0]
     verdict = str(weights.get("verdict") or "nothing readable")
     counts = weights.get("counts") or {}
     detail = ", ".join(f"{number:,} {kind}" for kind, number in counts.items() if number)
@@ -354,14 +357,10 @@ def _icon(tone: str) -> str:
     return f'<svg class="wb-icon" viewBox="0 0 16 16" aria-hidden="true">{_ICONS[tone]}</svg>'
 
 
-def _size(size: Any) -> str:
-    if not isinstance(size, int):
+def _size(number: Any) -> str:
+    if not isinstance(number, int):
         return "–"
-    unit, factor = next(
-        (u for u in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if size >= u[1]), ("B", 1)
-    )
-    number = f"{size:,}" if unit == "B" else f"{size / factor:,.2f}"
-    return f'<span title="{size:,} bytes">{number} {unit}</span>'
+    return f'<span title="{number:,} bytes">{size(number)}</span>'
 
 
 def _value(value: Any) -> str:

@@ -52,8 +52,8 @@ class WeightsResult:
 
 
 def available() -> bool:
-    """Tell whether torch, which the comparison needs, is installed; it is not imported."""
-    return importlib.util.find_spec("torch") is not None
+    """Tell whether torch and numpy, which the comparison needs, are installed; without importing."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "numpy"))
 
 
 def describe(root: Path, files: Sequence[str], progress: Progress) -> dict[str, Any]:

@@ -369,6 +369,7 @@ class _Verification:
             refusals=tuple(filter(needed, findings)),
             subjects=self._subjects(best) if self.options.attest else {},
             tried=self.tried,
+            single=self.single,
         )
 
     def _subjects(self, best: _Candidate) -> dict[str, str]:

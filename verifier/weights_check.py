@@ -17,6 +17,14 @@ from .walk import Listing
 MAX_SHOWN_TENSORS = 8
 MAX_SKETCH_BYTES = 48 << 20
 """Six kilobytes a tensor: that of eight thousand."""
+_DIFFERENCES = {
+    "cast": "cast",
+    "quantized": "quantized",
+    "changed": "changed",
+    "missing": "missing",
+    "added": "added that are not official",
+}
+"""What is said of tensors that do not have the official values, by their status."""
 
 
 @dataclass(slots=True)
@@ -94,7 +102,9 @@ def check_weights(
     from . import values
 
     if not values.available():
-        return not_compared("torch is not installed here; pip install torch", asked=needed)
+        return not_compared(
+            "torch or numpy is not installed here; pip install torch numpy", asked=needed
+        )
     read = 0
 
     def listen(stage: str, done: int, total: int) -> None:
@@ -138,11 +148,10 @@ def _difference(
     tensors: Iterable[Mapping[str, Any]], counts: Mapping[str, int], total: int
 ) -> Finding:
     changed = tuple(str(t["name"]) for t in tensors if t.get("status") in ("changed", "missing"))
-    message = (
-        f"Of {total:,} tensors {counts.get('exact', 0):,} have the official values, "
-        f"{counts.get('changed', 0):,} do not, {counts.get('missing', 0):,} are missing; "
-        f"{counts.get('added', 0):,} are not official."
-    )
+    exact = counts.get("exact", 0)
+    rest = [f"{counts[kind]:,} {words}" for kind, words in _DIFFERENCES.items() if counts.get(kind)]
+    message = f"{exact or 'None'} of {total:,} official tensors {'have' if exact > 1 else 'has'} "
+    message += f"the official values: {', '.join(rest)}." if rest else "the official values."
     return Finding(Code.WEIGHTS_DIFFER, "", message, tensors=changed[:MAX_SHOWN_TENSORS])
 
 
@@ -228,5 +237,8 @@ def with_tensor_names(
     if finding.code is not Code.DAMAGED or not hit:
         return finding
     more = f" and {len(hit) - 1} more" if len(hit) > 1 else ""
-    message = f"{finding.message.rstrip('.')}, in {names.shown(hit[0])}{more}."
+    # Where the damage is comes before its cause, which may end in a remedy.
+    start = f"{names.shown(finding.path)} differs in bytes "
+    where, colon, cause = finding.message.removeprefix(start).rstrip(".").partition(": ")
+    message = f"{start}{where}, in {names.shown(hit[0])}{more}{colon}{cause}."
     return replace(finding, message=message, tensors=hit[:MAX_SHOWN_TENSORS])

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -41,7 +42,7 @@ def test_without_json_the_verdict_comes_first_and_it_fits_a_screen(copy, publish
     assert lines[0].startswith("DAMAGED")
     assert len(lines) <= 24
     assert outcome.status == 1
-    assert outcome.sentence.startswith("test/tiny@1 is damaged")
+    assert outcome.sentence.startswith("This copy of test/tiny@1 is damaged")
 
 
 def test_an_escape_sequence_in_a_name_does_not_reach_the_terminal(copy, published):
@@ -58,7 +59,7 @@ def test_progress_is_lines_of_json_and_the_last_line_is_the_sentence(copy, publi
     steps = [json.loads(line) for line in lines]
     assert steps[-1]["stage"] == "files"
     assert steps[-1]["done"] == steps[-1]["total"]
-    assert sentence.startswith("test/tiny@1 is identical")
+    assert sentence.startswith("This copy of test/tiny@1 is identical")
 
 
 def test_a_terminal_sees_a_bar_and_then_only_the_sentence(tmp_path):
@@ -149,6 +150,83 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, number):
     while processes_of(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not processes_of(process.pid)
+
+
+def test_ctrl_c_while_modules_load_prints_no_traceback():
+    script = (
+        "import os, runpy, signal, sys\n"
+        "class PressedThen:\n"
+        "    def find_spec(name, *rest):\n"
+        "        if name == 'verifier.command_line':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.meta_path.insert(0, PressedThen)\n"
+        "runpy.run_module('verifier', run_name='__main__')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_empty_path_is_not_the_folder_where_we_stand(copy, published):
+    outcome = run_command("", "--trusted-key", published.signer.public.resolve(), cwd=copy)
+    assert outcome.status == 2
+    assert outcome.out == ""
+    assert "PATH is empty" in outcome.sentence
+
+
+def test_a_closed_stdout_changes_nothing_but_that_nobody_reads(copy, published):
+    given = [copy, "--trusted-key", published.signer.public, "--checks", "files"]
+    outcome = run_command(*given, preexec_fn=lambda: os.close(1))
+    assert outcome.status == 0
+    assert "Traceback" not in outcome.err
+
+
+def test_a_report_given_to_a_device_or_pipe_is_written_to_it(copy, published, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    given = [copy, "--trusted-key", published.signer.public, "--checks", "files", "--report", pipe]
+    assert run_command(*given).status == 0
+    assert pipe.is_fifo()
+    assert os.read(reader, 15) == b"<!doctype html>"
+    os.close(reader)
+
+
+def test_a_library_that_is_missing_is_named_in_one_sentence(copy, published, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "from importlib.machinery import PathFinder\n"
+        "class Without(PathFinder):\n"
+        "    @classmethod\n"
+        "    def find_spec(cls, name, *rest):\n"
+        "        return None if name == 'cryptography' else PathFinder.find_spec(name, *rest)\n"
+        "sys.meta_path[sys.meta_path.index(PathFinder)] = Without\n"
+    )
+    paths = os.pathsep.join([str(tmp_path), os.getcwd()])
+    outcome = run_command(copy, env=os.environ | {"PYTHONPATH": paths})
+    assert outcome.status == 2
+    assert outcome.err == "cryptography is not installed here; pip install cryptography.\n"
+
+
+def test_of_several_checkpoints_each_is_named_and_the_bad_one_is_told(copy, published, tmp_path):
+    both = tmp_path / "both"
+    both.mkdir()
+    shutil.copytree(copy, both / "good")
+    shutil.copytree(copy, both / "spoiled")
+    flip(both / "spoiled" / SHARD, 0)
+    outcome = run_command(both, "--trusted-key", published.signer.public, "--checks", "files")
+    assert outcome.status == 1
+    assert {str(both / "good"), str(both / "spoiled")} <= set(outcome.out.splitlines())
+    assert outcome.sentence.startswith("1 of 2 checkpoints are accepted; the first that is not is")
+    assert str(both / "spoiled") in outcome.sentence
+
+
+def test_one_file_is_not_said_to_be_every_file(copy, published):
+    given = ["--trusted-key", published.signer.public, "--checks", "files"]
+    outcome = run_command(copy / SHARD, *given)
+    assert outcome.status == 0
+    assert "others were not looked at" in outcome.sentence
+    assert "every file" not in outcome.out
 
 
 def test_a_write_that_fails_is_said_in_one_sentence(tmp_path):

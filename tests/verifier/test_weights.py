@@ -85,6 +85,30 @@ def test_a_flipped_bit_is_damage_of_one_tensor(copy, check):
     assert outcome.status == 1
 
 
+def test_a_damaged_copy_is_not_called_derived_in_the_text_or_on_the_page(copy, check):
+    flip(copy / FIRST, (copy / FIRST).stat().st_size - 1)
+    outcome = check(copy, "--report", copy.parent / "report.html")
+    assert outcome.report["sentence"].startswith("This copy of llama/tiny@1 is damaged")
+    page = (copy.parent / "report.html").read_text()
+    assert "<span>38 unchanged, 1 changed</span>" in page
+    assert "derived:" not in page.partition("<h2>")[0]
+
+
+def test_where_the_damage_is_comes_before_its_cause(copy, check):
+    (copy / FIRST).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    (finding,) = [f for f in check(copy).report["findings"] if f["code"] == "damaged"]
+    assert finding["message"].endswith(": it is a Git LFS pointer; run `git lfs pull`.")
+    assert f"in {finding['tensors'][0]} and " in finding["message"]
+
+
+def test_what_is_said_of_tensors_names_only_what_there_is(tmp_path, check):
+    make_checkpoint(tmp_path / "other", "hf", parts=2, seed=8)
+    (finding,) = [
+        f for f in check(tmp_path / "other").report["findings"] if f["code"] == "weights-differ"
+    ]
+    assert finding["message"] == "None of 39 official tensors has the official values: 39 changed."
+
+
 def test_a_destroyed_header_is_damage_and_its_tensors_are_known_from_the_manifest(copy, check):
     flip(copy / FIRST, 7)
     outcome = check(copy)

@@ -1,11 +1,12 @@
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from django.conf import settings
 from django.core.management.base import BaseCommand
+from django.db import DatabaseError
 
 from portal.client.command_line import verify_parser, without
 
@@ -34,15 +35,28 @@ class Command(BaseCommand):
         module = ["verifier"]
         if options.portal:
             module = ["portal.client", "verify"]
-        elif options.checkpoint:
-            arguments = without(arguments, {"--checkpoint": 1, "--insecure-http": 0})
-            arguments += _of_checkpoint(options.checkpoint)
-        elif not options.manifest and not _has_manifest(options.path or options.official):
-            arguments += _of_all_checkpoints()
+        else:
+            try:
+                arguments = _with_the_catalogue(options, arguments)
+            except (OSError, DatabaseError) as error:
+                reason = getattr(error, "strerror", None) or str(error)
+                _stop(
+                    f"The catalogue in {settings.DATA} cannot be used: {reason}; give --manifest."
+                )
         paths = [str(settings.BASE_DIR), os.environ.get("PYTHONPATH", "")]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         os.environ["WEIGHBRIDGE_DATA"] = str(settings.DATA)
         os.execv(sys.executable, [sys.executable, "-m", *module, *arguments])
+
+
+def _with_the_catalogue(options: Namespace, arguments: list[str]) -> list[str]:
+    """Return the arguments with what the catalogue knows of the checkpoint named, or of all."""
+    if options.checkpoint:
+        given = without(arguments, {"--checkpoint": 1, "--insecure-http": 0})
+        return given + _of_checkpoint(options.checkpoint)
+    if options.manifest or _has_manifest(options.path or options.official):
+        return arguments
+    return arguments + _of_all_checkpoints()
 
 
 def _has_manifest(path: Path | None) -> bool:
