@@ -1,4 +1,5 @@
 import shutil
+import signal
 import sys
 import tempfile
 from argparse import ArgumentParser
@@ -23,18 +24,16 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, keep: bool, **options: Any) -> None:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         folder = Path(tempfile.mkdtemp(prefix="weighbridge-demo-"))
         portal = Portal(folder / "portal")
-        story = Story(portal, folder, say=self.stdout.write)
+        story = Story(portal, folder, say=self._say)
+        kept = told = False
         try:
             story.tell()
-        except (StoryError, LookupError, OSError, RuntimeError) as error:
-            self.stderr.write(f"✗ {error}\nThe portal's files and logs: {portal.data}")
-            portal.stop()
-            sys.exit(1)
-        try:
+            told = True
             if keep:
-                self.stdout.write(
+                self._say(
                     f"\nThe site: {portal.url}   The admin: {portal.url}/admin/\n"
                     + "".join(
                         f"  {who}: {email}  {word}\n" for who, (email, word) in story.cast.items()
@@ -42,8 +41,19 @@ class Command(BaseCommand):
                     + f"Its files: {portal.data}\nCtrl-C ends it."
                 )
                 portal.wait()
+        except (StoryError, LookupError, OSError, RuntimeError) as error:
+            self.stderr.write(f"✗ {error}\nThe portal's files and logs: {portal.data}")
+            kept = True
+            sys.exit(1)
         except KeyboardInterrupt:
-            self.stdout.write("\nEnded.")
+            self._say("\nEnded.")
+            if not told:
+                sys.exit(128 + signal.SIGINT)
         finally:
             portal.stop()
-            shutil.rmtree(folder, ignore_errors=True)
+            if not kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()  # who redirects it to a file still wants to see how far it is
