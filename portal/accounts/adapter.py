@@ -5,10 +5,24 @@ from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.models import EmailAddress
+from allauth.core import context as current
+from django.contrib.sites.shortcuts import get_current_site
+from django.db import transaction
 from django.http import HttpRequest
 from django.utils.timezone import now
 
+from portal.accounts.models import User
 from portal.accounts.people import confirm_address
+from portal.outbox.sending import post
+
+# The mails whose links open something: their text goes as soon as they are sent.
+WITH_LINKS = frozenset(
+    {
+        "account/email/email_confirmation",
+        "account/email/email_confirmation_signup",
+        "account/email/password_reset_key",
+    }
+)
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -21,3 +35,24 @@ class AccountAdapter(DefaultAccountAdapter):
             user = email_address.user
             confirm_address(user, source="link sent by e-mail", by=user.actor, at=now())
         return confirmed
+
+    def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
+        """Put a mail into the outbox, in the transaction of what it tells of."""
+        request = current.request
+        told = {"request": request, "email": email, "current_site": get_current_site(request)}
+        mail = self.render_mail(template_prefix, email, told | context)
+        person = context.get("user")
+        if not isinstance(person, User):
+            # nothing of the portal's is told here, so the mail names whoever has the address
+            person = User.objects.filter(email__iexact=email).first()
+        with transaction.atomic():
+            post(
+                person,
+                address=email,
+                kind=template_prefix.replace("/email/", ".")[:40],
+                about=person.actor if person else "address",
+                subject=str(mail.subject),
+                body=str(mail.body),
+                private=template_prefix in WITH_LINKS,
+                at=now(),
+            )
