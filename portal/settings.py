@@ -259,6 +259,15 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 FILE_UPLOAD_TEMP_DIR = None
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
 
+# -- rates are counted here; several processes that should count together need one that they share -
+CACHES = {
+    "default": setting(
+        "CACHE_URL",
+        {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        env.cache_url_config,
+    )
+}
+
 # -- queue ----------------------------------------------------------------------------------
 BROKER_URL = setting("BROKER_URL", "filesystem://", str)
 

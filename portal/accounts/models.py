@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import string
 from datetime import datetime
@@ -18,6 +19,8 @@ from django.utils.timezone import now
 TOKEN_ALPHABET = string.ascii_letters + string.digits
 TOKEN_PREFIX = "hf_"  # noqa: S105 - the shape that every Hugging Face client sends unchanged
 TOKEN_LENGTH = 40
+# How the catalogue names a checkpoint, which a token may be bound to before it is published.
+CHECKPOINT_NAME = re.compile(r"[a-z0-9._-]{1,63}/[a-z0-9._-]{1,63}@[a-z0-9._-]{1,63}")
 
 
 class UserManager(BaseUserManager["User"]):
@@ -109,6 +112,7 @@ class ApiToken(models.Model):
     """A bearer token: only its SHA-256 is kept; the secret is shown once, when it is made."""
 
     class Scope(models.TextChoices):
+        APPLY = "apply", "apply for access, and see how your requests stand"
         READ = "read", "read what a download needs, without the bytes"
         DOWNLOAD = "download", "download checkpoints under a grant"
         VERIFY = "verify", "ask for checks of copies"
@@ -120,9 +124,16 @@ class ApiToken(models.Model):
         max_length=12, help_text="the secret's first letters, to tell tokens apart"
     )
     scopes = models.JSONField(default=list)
+    checkpoint = models.CharField(
+        max_length=200, blank=True, help_text="the only one that it opens, such as llama/7b@1"
+    )
+    ranges = models.JSONField(
+        default=list, blank=True, help_text="addresses it may be used from, in CIDR notation"
+    )
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    revoked_why = models.CharField(max_length=100, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
     objects = ApiTokenQuerySet.as_manager()
 
@@ -132,6 +143,11 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hint}…"
+
+    @property
+    def subject(self) -> str:
+        """The audit's id of this token."""
+        return f"token:{self.pk}"
 
     def allows(self, scope: str) -> bool:
         """Whether this token was made for ``scope``; `download` includes `read`."""

@@ -24,6 +24,20 @@ class TokenForm(forms.Form):
         label="What may it do?",
         initial=["download"],
     )
+    checkpoint = forms.CharField(
+        max_length=200,
+        required=False,
+        label="Which checkpoint may it open?",
+        help_text="Such as llama/7b@1. Left empty, it opens each that you may have.",
+    )
+    ranges = forms.CharField(
+        max_length=2000,
+        required=False,
+        label="From which addresses may it be used?",
+        help_text="Ranges such as 192.0.2.0/24 or 2001:db8::/32, one on each line. "
+        "Left empty, from anywhere.",
+        widget=forms.Textarea(attrs={"rows": 3}),
+    )
     days = forms.IntegerField(
         min_value=1, max_value=366, initial=90, label="For how many days?", help_text="1 to 366."
     )
@@ -36,17 +50,21 @@ def tokens_view(request: HttpRequest) -> HttpResponse:
     form = TokenForm(request.POST or None)
     secret = ""
     if form.is_valid():
-        at = now()
-        user = signed_in(request)
-        _, secret = tokens.make(
-            user,
-            name=form.cleaned_data["name"],
-            scopes=form.cleaned_data["scopes"],
-            expires_at=at + timedelta(days=form.cleaned_data["days"]),
-            by=user.actor,
-            at=at,
-        )
-        form = TokenForm()
+        at, user, given = now(), signed_in(request), form.cleaned_data
+        try:
+            _, secret = tokens.make(
+                user,
+                name=given["name"],
+                scopes=given["scopes"],
+                checkpoint=given["checkpoint"],
+                ranges=given["ranges"].split(),
+                expires_at=at + timedelta(days=given["days"]),
+                by=user.actor,
+                at=at,
+            )
+            form = TokenForm()
+        except tokens.TokenError as error:
+            form.add_error(None, str(error))
     mine = ApiToken.objects.filter(user=request.user.pk)
     response = render(
         request,

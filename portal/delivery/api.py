@@ -22,7 +22,10 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.security import HttpBearer
 
 from portal.accounts import tokens
+from portal.accounts.addresses import address_of
+from portal.accounts.api import router as accounts
 from portal.accounts.models import ApiToken
+from portal.accounts.rates import RateError
 from portal.catalog.models import Checkpoint, CheckpointNameError
 from portal.delivery import listing
 from portal.delivery.issuing import IssueError, issue
@@ -45,13 +48,15 @@ class Bearer(HttpBearer):
             TokenError: it opens nothing here.
         """
         *others, last = self.scopes
+        at, address = now(), address_of(request)
         for scope in others:
             with contextlib.suppress(tokens.ScopeError):
-                return tokens.authenticate(token, scope=scope, at=now())
-        return tokens.authenticate(token, scope=last, at=now())
+                return tokens.authenticate(token, scope=scope, at=at, address=address)
+        return tokens.authenticate(token, scope=last, at=at, address=address)
 
 
 api = NinjaAPI(title="Weighbridge", version="1", urls_namespace="api", docs_url=None)
+api.add_router("", accounts)
 
 
 def problem(status: int, detail: str) -> HttpResponse:
@@ -77,6 +82,13 @@ def _unauthenticated(request: HttpRequest, error: Exception) -> HttpResponse:
 @api.exception_handler(tokens.TokenError)
 def _refused_token(request: HttpRequest, error: Exception) -> HttpResponse:
     return problem(403 if isinstance(error, tokens.ScopeError) else 401, str(error))
+
+
+@api.exception_handler(RateError)
+def _too_often(request: HttpRequest, error: RateError) -> HttpResponse:
+    answer = problem(429, str(error))
+    answer.headers["Retry-After"] = str(error.wait)
+    return answer
 
 
 @api.exception_handler(IssueError)
@@ -139,6 +151,7 @@ def make_download(request: HttpRequest, wanted: DownloadIn) -> Any:
     checkpoint = Checkpoint.objects.named(wanted.checkpoint).select_related("family").first()
     if checkpoint is None:
         raise IssueError(f"{wanted.checkpoint} is not published here.", 404)
+    tokens.require_checkpoint(token, checkpoint.name)
     if wanted.shards and len(wanted.shards) > MOST_SHARDS:
         raise IssueError(f"shards: ask for at most {MOST_SHARDS} at once.", 422)
     download, files = issue(
@@ -147,7 +160,7 @@ def make_download(request: HttpRequest, wanted: DownloadIn) -> Any:
         at=now(),
         paths=wanted.shards,
         expires_in=wanted.expires_in,
-        address=request.META.get("REMOTE_ADDR"),
+        address=address_of(request),
         agent=request.headers.get("User-Agent", ""),
         token=token,
     )

@@ -44,6 +44,7 @@ WALK = {
     "verification": ("/verifications/{check}/", 302, 200, 404, 200),
     "report-json": ("/verifications/{check}/report.json", 302, 404, 404, 404),
     "report-html": ("/verifications/{check}/report.html", 302, 404, 404, 404),
+    "api:report_leaked": ("/api/v1/tokens/leaked", 405, 405, 405, 405),
     "api:make_download": ("/api/v1/downloads", 405, 405, 405, 405),
     "api:list_checkpoints": ("/api/v1/checkpoints", 200, 200, 200, 200),
     "api:get_sketch": ("/api/v1/checkpoints/llama/7b@1/sketch", 401, 401, 401, 401),
