@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import environ
 from csp.constants import NONE, SELF
@@ -126,6 +127,8 @@ INSTALLED_APPS = [
     "django.forms",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
     "csp",
     "django_guid",
     "django_htmx",
@@ -144,7 +147,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
-    "portal.accounts.middleware.AccountTransactions",
+    "portal.accounts.sessions.SessionRules",
 ]
 ROOT_URLCONF = "portal.urls"
 WSGI_APPLICATION = "portal.wsgi.application"
@@ -216,6 +219,15 @@ ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
 ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_CONFIRM_EMAIL_ON_GET = False
 ACCOUNT_LOGOUT_REDIRECT_URL = "/"
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+MFA_ADAPTER = "portal.accounts.second_factors.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+# Staff pages ask for a second factor, except where a portal is only tried out on one machine.
+_ON_THIS_MACHINE = urlsplit(PUBLIC_URL).hostname in ("127.0.0.1", "localhost", "::1")
+_EMBEDDED = DATABASES["default"] is EMBEDDED_DATABASE
+STAFF_MFA = setting("STAFF_MFA", not (_EMBEDDED and _ON_THIS_MACHINE), yes_or_no)
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/access/"
 

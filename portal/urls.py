@@ -6,7 +6,7 @@ from django.urls import include, path
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("account/", include("portal.accounts.urls")),
-    path("account/", include("allauth.account.urls")),
+    path("account/", include("portal.accounts.allauth_urls")),
     path("", include("portal.catalog.urls")),
     path("", include("portal.access.urls")),
     path("", include("portal.delivery.urls")),

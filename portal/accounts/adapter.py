@@ -13,6 +13,7 @@ from django.utils.timezone import now
 
 from portal.accounts.models import User
 from portal.accounts.people import confirm_address
+from portal.accounts.sessions import is_fresh
 from portal.outbox.sending import post
 
 # The mails whose links open something: their text goes as soon as they are sent.
@@ -35,6 +36,11 @@ class AccountAdapter(DefaultAccountAdapter):
             user = email_address.user
             confirm_address(user, source="link sent by e-mail", by=user.actor, at=now())
         return confirmed
+
+    def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:
+        """Whether somebody must prove again that it is them: not within minutes of signing in."""
+        asked: bool = super().is_reauthentication_required(app=app, **kwargs)
+        return asked and not is_fresh(current.request)
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Put a mail into the outbox, in the transaction of what it tells of."""

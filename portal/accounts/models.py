@@ -40,8 +40,15 @@ class UserManager(BaseUserManager["User"]):
         return user
 
     def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> User:
-        """Make an operator of this portal. Being one opens no checkpoint."""
-        return self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+        """Make an operator of this portal. Being one opens no checkpoint.
+
+        Who may make one vouches for the address, so that signing in asks for no confirmation.
+        """
+        from allauth.account.models import EmailAddress  # a model, which needs this one first
+
+        user = self.create_user(email, password, is_staff=True, is_superuser=True, **fields)
+        EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
+        return user
 
     def get_by_natural_key(self, username: str | None) -> User:
         return self.get(email__iexact=username)

@@ -1,15 +1,18 @@
-"""One's API tokens: made, shown once, revoked."""
+"""One's account: tokens, made and shown once; sessions, listed and ended."""
 
 from datetime import timedelta
 
+from allauth.account.decorators import reauthentication_required
+from allauth.usersessions.models import UserSession
 from django import forms
+from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.timezone import now
-from django.views.decorators.http import require_http_methods, require_POST
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from portal.accounts import tokens
+from portal.accounts import sessions, tokens
 from portal.accounts.models import ApiToken
 from portal.accounts.people import signed_in
 
@@ -45,6 +48,7 @@ class TokenForm(forms.Form):
 
 @login_required
 @require_http_methods(["GET", "HEAD", "POST"])
+@reauthentication_required(allow_get=True)
 def tokens_view(request: HttpRequest) -> HttpResponse:
     """List one's tokens; on POST, make one and show its secret this once."""
     form = TokenForm(request.POST or None)
@@ -82,3 +86,33 @@ def revoke_view(request: HttpRequest, pk: int) -> HttpResponse:
     token = get_object_or_404(ApiToken, pk=pk, user=request.user.pk)
     tokens.revoke(token, by=signed_in(request).actor, at=now())
     return redirect("tokens")
+
+
+@login_required
+@require_safe
+def sessions_view(request: HttpRequest) -> HttpResponse:
+    """List where one is signed in."""
+    mine = sessions.of(signed_in(request))
+    return render(request, "accounts/sessions.html", {"sessions": mine})
+
+
+@login_required
+@require_POST
+def end_session_view(request: HttpRequest, pk: int) -> HttpResponse:
+    """Sign out of one session of one's own."""
+    user = signed_in(request)
+    one = get_object_or_404(UserSession, pk=pk, user=user)
+    sessions.end(user, [one], by=user.actor, why="ended by its person")
+    messages.success(request, "That session is signed out.")
+    return redirect("sessions")
+
+
+@login_required
+@require_POST
+def end_others_view(request: HttpRequest) -> HttpResponse:
+    """Sign out everywhere but here."""
+    user = signed_in(request)
+    others = [one for one in sessions.of(user) if not one.is_current()]
+    count = sessions.end(user, others, by=user.actor, why="ended by its person")
+    messages.success(request, f"Signed out of {count} other session{'' if count == 1 else 's'}.")
+    return redirect("sessions")

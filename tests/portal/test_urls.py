@@ -40,6 +40,9 @@ WALK = {
     "manifest": ("/manifests/llama/7b@1/files/model.sig", 404, 404, 404, 404),
     "tokens": ("/account/tokens/", 302, 200, 200, 200),
     "token-revoke": ("/account/tokens/1/revoke/", 302, 405, 405, 405),
+    "sessions": ("/account/sessions/", 302, 200, 200, 200),
+    "sessions-end-others": ("/account/sessions/end-others/", 302, 405, 405, 405),
+    "session-end": ("/account/sessions/1/end/", 302, 405, 405, 405),
     "verifications": ("/verifications/", 302, 200, 200, 200),
     "verification": ("/verifications/{check}/", 302, 200, 404, 200),
     "report-json": ("/verifications/{check}/report.json", 302, 404, 404, 404),
@@ -161,7 +164,7 @@ def test_the_account_pages_answer(client, applicant):
     for page in ("login", "signup", "password/reset", "confirm-email"):
         assert client.get(f"/account/{page}/").status_code == 200
     client.force_login(applicant)
-    for page in ("email", "logout", "password/change"):
+    for page in ("email", "logout", "password/change", "2fa", "2fa/webauthn", "reauthenticate"):
         assert client.get(f"/account/{page}/").status_code == 200
 
 

@@ -8,6 +8,7 @@ from portal.accounts import tokens
 from portal.accounts.models import ApiToken
 from portal.audit.models import Event
 from portal.outbox.models import Message
+from tests.conftest import sign_in
 
 
 def made(user, at, **more):
@@ -100,7 +101,7 @@ def test_a_scope_opens_itself_and_only_downloading_includes_reading(applicant, a
 
 
 def test_the_page_makes_a_token_for_one_checkpoint_and_place(client, applicant):
-    client.force_login(applicant)
+    sign_in(client, applicant)
     form = {"name": "cluster", "scopes": ["apply"], "days": 3, "checkpoint": "llama/7b@1"}
     wrong = client.post("/account/tokens/", form | {"ranges": "here"})
     assert "no range of addresses" in wrong.text and not ApiToken.objects.exists()
