@@ -4,11 +4,12 @@ The embedded default needs none of them: SQLite, local files and a broker withou
 in the folder `WEIGHBRIDGE_DATA` (default `var/` beside `manage.py`). docs/settings.md lists all.
 """
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import environ
 from csp.constants import NONE, SELF
@@ -77,6 +78,43 @@ def folder(text: str) -> Path:
     return Path(text).expanduser().resolve()
 
 
+def web_address(text: str) -> str:
+    """Read an address of http or https, without a slash at its end."""
+    place = urlsplit(text)
+    if place.scheme not in ("http", "https") or not place.netloc:
+        raise ValueError("say an address such as https://orcid.org")
+    return text.rstrip("/")
+
+
+def openid_providers(text: str) -> list[dict[str, Any]]:
+    """Read a JSON list of OpenID Connect providers into what django-allauth wants of each."""
+    wanted = ("id", "name", "url", "client_id", "secret")
+    try:
+        given = json.loads(text)
+        return [
+            {
+                "provider_id": one["id"],
+                "name": one["name"],
+                "client_id": one["client_id"],
+                "secret": one["secret"],
+                "settings": {
+                    "server_url": web_address(one["url"]),
+                    "trust_email": one.get("trust_email") is True,
+                    "oauth_pkce_enabled": True,
+                },
+            }
+            for one in given
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"say a JSON list of objects with {', '.join(wanted)} ({error})"
+        ) from error
+
+
+def _places_of(providers: list[dict[str, Any]]) -> list[SplitResult]:
+    return [urlsplit(one["settings"]["server_url"]) for one in providers]
+
+
 # Where this portal keeps its things. Two folders are two portals.
 DATA = setting("DATA", BASE_DIR / "var", folder)
 DEBUG = setting("DEBUG", False, yes_or_no)
@@ -97,7 +135,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if _SECURE else 0
 SESSION_COOKIE_AGE = 14 * 24 * 3600
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-CONTENT_SECURITY_POLICY = {
+CONTENT_SECURITY_POLICY: dict[str, Any] = {
     "DIRECTIVES": {
         "default-src": [SELF],
         "img-src": [SELF, "data:"],  # the admin's style sheets carry their icons as data
@@ -128,6 +166,8 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "allauth.usersessions",
     "csp",
     "django_guid",
@@ -228,6 +268,24 @@ MFA_RECOVERY_CODES_SHOW_ONCE = True
 _ON_THIS_MACHINE = urlsplit(PUBLIC_URL).hostname in ("127.0.0.1", "localhost", "::1")
 _EMBEDDED = DATABASES["default"] is EMBEDDED_DATABASE
 STAFF_MFA = setting("STAFF_MFA", not (_EMBEDDED and _ON_THIS_MACHINE), yes_or_no)
+# Accounts elsewhere, each registered there with the return address
+# WEIGHBRIDGE_URL/account/elsewhere/orcid/login/callback/ or …/elsewhere/oidc/ID/login/callback/.
+ORCID_URL = setting("ORCID_URL", "https://orcid.org", web_address)
+ORCID_API_URL = setting("ORCID_API_URL", "https://pub.orcid.org", web_address)
+_ORCID_CLIENT = setting("ORCID_CLIENT_ID", "", str)
+OPENID = setting("OPENID", [], openid_providers)
+SOCIALACCOUNT_ADAPTER = "portal.accounts.elsewhere.SocialAccountAdapter"
+SOCIALACCOUNT_QUERY_EMAIL = True
+SOCIALACCOUNT_PROVIDERS: dict[str, Any] = {"openid_connect": {"APPS": OPENID}}
+if _ORCID_CLIENT:
+    SOCIALACCOUNT_PROVIDERS["orcid"] = {
+        "APP": {"client_id": _ORCID_CLIENT, "secret": setting("ORCID_SECRET", "", str)}
+    }
+# A browser lets a form end only where this says, redirects included.
+CONTENT_SECURITY_POLICY["DIRECTIVES"]["form-action"] += [
+    *([ORCID_URL] if _ORCID_CLIENT else []),
+    *(f"{place.scheme}://{place.netloc}" for place in _places_of(OPENID)),
+]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/access/"
 

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.http import HttpRequest
 from django.utils.timezone import now
 
+from portal.accounts.evidence import By
 from portal.accounts.models import User
 from portal.accounts.people import confirm_address
 from portal.accounts.sessions import is_fresh
@@ -34,7 +35,14 @@ class AccountAdapter(DefaultAccountAdapter):
         confirmed = super().confirm_email(request, email_address)
         if confirmed:
             user = email_address.user
-            confirm_address(user, source="link sent by e-mail", by=user.actor, at=now())
+            confirm_address(
+                user,
+                email_address.email,
+                source="link sent by e-mail",
+                by=user.actor,
+                asserted_by=By.SYSTEM,
+                at=now(),
+            )
         return confirmed
 
     def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:

@@ -9,11 +9,16 @@ from django.contrib import admin
 from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth.admin import UserAdmin
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.utils.timezone import now
 
-from portal.accounts.models import ApiToken, IdentityEvidence, User
+from portal.accounts.evidence import apply_entry
+from portal.accounts.models import ApiToken, DomainEntry, IdentityEvidence, Referral, User
+from portal.accounts.people import signed_in
 from portal.audit.admin import ReadOnlyAdmin
+from portal.audit.chain import record
 
 
 class StaffSignInForm(AdminAuthenticationForm):
@@ -60,8 +65,38 @@ class PersonAdmin(UserAdmin):
     add_fieldsets = ((None, {"classes": ("wide",), "fields": ("email", "password1", "password2")}),)
 
 
-@admin.register(IdentityEvidence, ApiToken)
+@admin.register(IdentityEvidence, ApiToken, Referral)
 class FactAdmin(ReadOnlyAdmin):
     """Facts: written once, shown here."""
 
     exclude = ("digest",)
+
+
+@admin.register(DomainEntry)
+class DomainEntryAdmin(admin.ModelAdmin):
+    """Which domains are of institutions, of free mail services, or denied; ours to edit."""
+
+    list_display = ("domain", "standing", "note")
+    list_filter = ("standing",)
+    search_fields = ("domain",)
+    actions = None  # each change is one event, so none is made in bulk
+
+    @transaction.atomic
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        self._record("domain.changed" if change else "domain.added", request, obj)
+        apply_entry(obj, brought_by=signed_in(request).actor, at=now())
+
+    @transaction.atomic
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self._record("domain.removed", request, obj)
+        super().delete_model(request, obj)
+
+    @staticmethod
+    def _record(action: str, request: HttpRequest, entry: DomainEntry) -> None:
+        record(
+            action,
+            subject=f"domain:{entry.domain}"[:200],
+            actor=signed_in(request).actor,
+            standing=entry.standing,
+        )

@@ -12,6 +12,8 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, URLResolver, include, path
 
+from portal.accounts import orcid
+
 View = Callable[..., HttpResponseBase]
 
 # These look at a password and change nothing but the session: no lock is held while they hash.
@@ -38,9 +40,15 @@ def _each(patterns: list[URLPattern | URLResolver]) -> list[URLPattern | URLReso
     return patterns
 
 
+# Coming back from elsewhere is a GET that asks the provider on the way: it holds no lock meanwhile,
+# and what it writes is whole by itself.
 urlpatterns = _each(
     [
         path("", include("allauth.account.urls")),
         path("2fa/", include("allauth.mfa.urls")),
+        path("elsewhere/", include("allauth.socialaccount.urls")),
+        path("elsewhere/orcid/login/", orcid.login, name="orcid_login"),
+        path("elsewhere/orcid/login/callback/", orcid.callback, name="orcid_callback"),
+        path("elsewhere/", include("allauth.socialaccount.providers.openid_connect.urls")),
     ]
 )

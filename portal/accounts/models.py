@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
+from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Lower
@@ -81,26 +82,145 @@ class User(AbstractBaseUser, PermissionsMixin):
         return f"user:{self.pk}"
 
 
+class IdentityEvidenceQuerySet(models.QuerySet["IdentityEvidence"]):
+    def in_force(self, at: datetime) -> IdentityEvidenceQuerySet:
+        """Rows asserted by ``at`` that have not expired then."""
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=at), asserted_at__lte=at)
+
+
 class IdentityEvidence(models.Model):
-    """One thing that is known of a person's identity, and where it comes from."""
+    """One thing that is known of a person's identity, and where it comes from.
+
+    The facts of a row are those of a GA4GH visa: asserted, value, source, by, expires.
+    """
 
     class Kind(models.TextChoices):
         EMAIL = "email", "e-mail address confirmed"
+        INSTITUTION = "institution", "address of an institution"
+        ORCID = "orcid", "ORCID iD"
+        OPENID = "openid", "account of an institution"
+        REFEREE = "referee", "confirmed by a referee"
+        AFFILIATION = "affiliation", "affiliation"
         OPERATOR = "operator", "attested by an operator"
+
+    class By(models.TextChoices):
+        SELF = "self", "the person"
+        PEER = "peer", "a colleague or supervisor"
+        SYSTEM = "system", "a system"
+        SO = "so", "who signs for the institution"
+        DAC = "dac", "the portal's operators"
 
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="evidence")
     kind = models.CharField(max_length=20, choices=Kind)
     value = models.CharField(max_length=300)
     source = models.CharField(max_length=300)
-    by = models.CharField(max_length=100, help_text="the audit's id of who brought it")
+    by = models.CharField(max_length=10, choices=By, help_text="who asserts it")
+    brought_by = models.CharField(max_length=100, help_text="the audit's id of who brought it here")
+    note = models.CharField(max_length=300, blank=True)
     asserted_at = models.DateTimeField()
     expires_at = models.DateTimeField(null=True, blank=True)
+    objects = IdentityEvidenceQuerySet.as_manager()
 
     class Meta:
         verbose_name_plural = "identity evidence"
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()}: {self.value}"
+
+
+class DomainEntry(models.Model):
+    """One domain of which the operators say what an address there is worth."""
+
+    class Standing(models.TextChoices):
+        INSTITUTION = "institution", "of an institution"
+        FREE = "free", "of a free mail service"
+        DENIED = "denied", "denied"
+
+    domain = models.CharField(
+        max_length=253,
+        unique=True,
+        validators=[RegexValidator(r"^[a-z0-9-]+(\.[a-z0-9-]+)*$", "Small letters: uni.example.")],
+        help_text="such as uni.example; it covers the domains below it",
+    )
+    standing = models.CharField(max_length=20, choices=Standing)
+    note = models.CharField(max_length=300, blank=True, help_text="who asked for it, and why")
+
+    class Meta:
+        ordering = ["domain"]
+        verbose_name_plural = "domain entries"
+
+    def __str__(self) -> str:
+        return f"{self.domain}: {self.get_standing_display()}"
+
+
+class ReferralQuerySet(models.QuerySet["Referral"]):
+    def waiting(self, at: datetime) -> ReferralQuerySet:
+        """Referrals whose link is good at ``at``."""
+        return self.filter(answered_at=None, withdrawn_at=None, expires_at__gt=at)
+
+
+class Referral(models.Model):
+    """Somebody who is asked, by a link in a mail, whether a person is who they say.
+
+    Only the SHA-256 of the link's key is kept. What they write is for reviewers, and for the person
+    only where ``words_open``.
+    """
+
+    class Relation(models.TextChoices):
+        SUPERVISOR = "supervisor", "supervisor"
+        COLLEAGUE = "colleague", "colleague"
+        OFFICIAL = "official", "somebody who signs for the institution"
+
+    user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="referrals")
+    name = models.CharField(max_length=200)
+    address = models.EmailField()
+    relation = models.CharField(max_length=20, choices=Relation)
+    digest = models.CharField(max_length=64, unique=True)
+    asked_at = models.DateTimeField()
+    sent_at = models.DateTimeField(help_text="when the newest link went out")
+    sent_count = models.PositiveSmallIntegerField(default=1)
+    expires_at = models.DateTimeField()
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+    answered_at = models.DateTimeField(null=True, blank=True)
+    confirmed = models.BooleanField(null=True, blank=True)
+    words = models.TextField(blank=True)
+    words_open = models.BooleanField(default=False, help_text="The person may read them too.")
+    evidence = models.OneToOneField(
+        IdentityEvidence, on_delete=models.PROTECT, null=True, blank=True, related_name="referral"
+    )
+    objects = ReferralQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-asked_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(answered_at=None, confirmed=None)
+                | Q(answered_at__isnull=False, confirmed__isnull=False),
+                name="an_answer_has_its_time",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} <{self.address}>"
+
+    @property
+    def subject(self) -> str:
+        """The audit's id of this referral."""
+        return f"referral:{self.pk}"
+
+    @property
+    def by(self) -> str:
+        """Who asserts what this referral says, in GA4GH's words."""
+        official = self.relation == self.Relation.OFFICIAL
+        return IdentityEvidence.By.SO if official else IdentityEvidence.By.PEER
+
+    def state(self, at: datetime) -> str:
+        """Return where it stands: one of `confirmed, declined, withdrawn, expired, waiting`."""
+        if self.answered_at:
+            return "confirmed" if self.confirmed else "declined"
+        if self.withdrawn_at:
+            return "withdrawn"
+        return "waiting" if self.expires_at > at else "expired"
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
