@@ -78,11 +78,16 @@ def send(message: Message, *, at: datetime) -> bool:
         # The address and the text stay out of the log; the row says which message it is.
         log.warning("message %s was not sent: %s", message.pk, type(error).__name__)
         what: dict[str, Any] = {"error": f"{type(error).__name__}: {error}"[:300]}
-        if message.private and message.attempts + 1 >= Message.ATTEMPTS:
-            what["body"] = ""
+        if message.attempts + 1 >= Message.ATTEMPTS:
+            what |= _forgotten(message)
         Message.objects.filter(pk=message.pk).update(**what)
         return False
-    Message.objects.filter(pk=message.pk).update(
-        sent_at=at, error="", body="" if message.private else message.body
-    )
+    Message.objects.filter(pk=message.pk).update(sent_at=at, error="", **_forgotten(message))
     return True
+
+
+def _forgotten(message: Message) -> dict[str, Any]:
+    """Return what a private message loses when nobody will send it any more."""
+    if not message.private:
+        return {}
+    return {"body": "", "address": "" if message.to_id else message.address}

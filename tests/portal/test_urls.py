@@ -40,6 +40,15 @@ WALK = {
     "manifest": ("/manifests/llama/7b@1/files/model.sig", 404, 404, 404, 404),
     "tokens": ("/account/tokens/", 302, 200, 200, 200),
     "token-revoke": ("/account/tokens/1/revoke/", 302, 405, 405, 405),
+    "identity": ("/account/identity/", 302, 200, 200, 200),
+    "identity-about": ("/account/identity/about/", 302, 405, 405, 405),
+    "referee-ask": ("/account/identity/referees/", 302, 405, 405, 405),
+    "referee-resend": ("/account/identity/referees/{referral}/resend/", 302, 405, 405, 405),
+    "referee-withdraw": ("/account/identity/referees/{referral}/withdraw/", 302, 405, 405, 405),
+    "referee-replace": ("/account/identity/referees/{referral}/replace/", 302, 200, 404, 404),
+    "refer": ("/account/refer/", 404, 404, 404, 404),
+    "data": ("/account/data/", 302, 200, 200, 200),
+    "data-export": ("/account/data/export/", 302, 405, 405, 405),
     "sessions": ("/account/sessions/", 302, 200, 200, 200),
     "sessions-end-others": ("/account/sessions/end-others/", 302, 405, 405, 405),
     "session-end": ("/account/sessions/1/end/", 302, 405, 405, 405),
@@ -81,6 +90,8 @@ ADMIN = {
     "/admin/outbox/message/": (302, 302, 302, 403),
     "/admin/accounts/apitoken/": (302, 302, 302, 403),
     "/admin/accounts/user/": (302, 302, 302, 200),
+    "/admin/accounts/domainentry/": (302, 302, 302, 403),
+    "/admin/accounts/referral/": (302, 302, 302, 403),
 }
 
 
@@ -99,8 +110,12 @@ def _names(patterns, space=""):
 def places(grant, application, checkpoint, applicant, at):
     from portal.access.models import Attachment
     from portal.storage.stores import store
+    from portal.accounts import referrals
     from portal.verification.models import Verification
 
+    referral = referrals.ask(
+        applicant, name="R", address="r@uni.example", relation="colleague", at=at
+    )
     check = Verification.objects.create(
         asked_by=applicant, source="urls", what=["https://x.example/a"], created_at=at
     )
@@ -123,6 +138,7 @@ def places(grant, application, checkpoint, applicant, at):
         "grant": grant.pk,
         "shard": checkpoint.shards.first().pk,
         "check": check.pk,
+        "referral": referral.pk,
     }
     store().delete("attachments/walk")
 
@@ -164,7 +180,15 @@ def test_the_account_pages_answer(client, applicant):
     for page in ("login", "signup", "password/reset", "confirm-email"):
         assert client.get(f"/account/{page}/").status_code == 200
     client.force_login(applicant)
-    for page in ("email", "logout", "password/change", "2fa", "2fa/webauthn", "reauthenticate"):
+    for page in (
+        "email",
+        "logout",
+        "password/change",
+        "2fa",
+        "2fa/webauthn",
+        "reauthenticate",
+        "elsewhere",
+    ):
         assert client.get(f"/account/{page}/").status_code == 200
 
 
