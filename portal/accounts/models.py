@@ -289,3 +289,42 @@ class ApiToken(models.Model):
     def digest_of(secret: str) -> str:
         """Return what is stored of ``secret``. It is drawn at random, so it needs no slow hash."""
         return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class DeviceCodeQuerySet(models.QuerySet["DeviceCode"]):
+    def waiting(self, at: datetime) -> DeviceCodeQuerySet:
+        """Questions that a person can still answer at ``at``."""
+        return self.filter(decided_at=None, expires_at__gt=at)
+
+
+class DeviceCode(models.Model):
+    """A command that asks for a token, and what a person said to it (RFC 8628)."""
+
+    device_mac = models.CharField(max_length=64, unique=True)
+    user_mac = models.CharField(max_length=64, unique=True)
+    client = models.CharField(max_length=60)
+    scopes = models.JSONField()
+    address = models.GenericIPAddressField(null=True, blank=True)
+    asked_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+    interval = models.PositiveIntegerField(help_text="seconds between two questions")
+    polled_at = models.DateTimeField(null=True, blank=True)
+    user = models.ForeignKey(
+        User, on_delete=models.PROTECT, null=True, blank=True, related_name="device_codes"
+    )
+    approved = models.BooleanField(null=True, blank=True)
+    decided_at = models.DateTimeField(null=True, blank=True)
+    given_at = models.DateTimeField(null=True, blank=True)
+    objects = DeviceCodeQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(approved=None, decided_at=None, user=None, given_at=None)
+                | Q(approved__isnull=False, decided_at__isnull=False, user__isnull=False),
+                name="an_answer_has_its_person_and_time",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.client}, {self.asked_at:%Y-%m-%d %H:%M}"

@@ -12,7 +12,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import F, Q
 
 from portal.accounts import referrals, sessions, tokens
-from portal.accounts.models import ApiToken, IdentityEvidence, Referral, User
+from portal.accounts.models import ApiToken, DeviceCode, IdentityEvidence, Referral, User
 from portal.outbox.models import Message
 
 REMOVED = "removed with the account"
@@ -78,7 +78,7 @@ def erase(user: User, *, by: str, at: datetime) -> None:
     mine = IdentityEvidence.objects.filter(user=user)
     mine.update(value=REMOVED, source=REMOVED, note="")
     mine.filter(Q(expires_at=None) | Q(expires_at__gt=at)).update(expires_at=at)
-    for model in (EmailAddress, SocialAccount, Authenticator):
+    for model in (EmailAddress, SocialAccount, Authenticator, DeviceCode):
         model.objects.filter(user=user).delete()
     # what operators changed in the admin is noted there with the address
     LogEntry.objects.filter(
