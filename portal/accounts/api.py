@@ -1,5 +1,6 @@
 """The part of the API that is about accounts; `portal.delivery.api` takes it in."""
 
+import contextlib
 from typing import Any
 
 from django.conf import settings
@@ -7,10 +8,34 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import reverse
 from django.utils.timezone import now
 from ninja import Field, Form, Router, Schema, Status
+from ninja.security import HttpBearer
 
-from portal.accounts import devices, leaked
+from portal.accounts import devices, leaked, tokens
 from portal.accounts.addresses import address_of
+from portal.accounts.models import ApiToken
 from portal.accounts.rates import count
+
+
+class Bearer(HttpBearer):
+    """A token of ours in the Authorization header, good for one of ``scopes``."""
+
+    def __init__(self, *scopes: str) -> None:
+        super().__init__()
+        self.scopes = scopes
+
+    def authenticate(self, request: HttpRequest, token: str) -> ApiToken:
+        """Return the token that belongs to this secret.
+
+        Raises:
+            TokenError: it opens nothing here.
+        """
+        *others, last = self.scopes
+        at, address = now(), address_of(request)
+        for scope in others:
+            with contextlib.suppress(tokens.ScopeError):
+                return tokens.authenticate(token, scope=scope, at=at, address=address)
+        return tokens.authenticate(token, scope=last, at=at, address=address)
+
 
 router = Router()
 

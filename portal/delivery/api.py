@@ -3,7 +3,6 @@
 Errors are problem details (RFC 9457).
 """
 
-import contextlib
 import functools
 from collections.abc import Callable
 from datetime import datetime
@@ -19,10 +18,11 @@ from django.views.decorators.http import condition
 from ninja import NinjaAPI, Query, Schema, Status
 from ninja.decorators import decorate_view
 from ninja.errors import AuthenticationError, HttpError, ValidationError
-from ninja.security import HttpBearer
 
+from portal.access.api import router as access
 from portal.accounts import tokens
 from portal.accounts.addresses import address_of
+from portal.accounts.api import Bearer
 from portal.accounts.api import router as accounts
 from portal.accounts.models import ApiToken
 from portal.accounts.rates import RateError
@@ -34,29 +34,9 @@ from portal.delivery.sketches import SketchError, hand_over
 MOST_SHARDS = 10_000
 
 
-class Bearer(HttpBearer):
-    """A token of ours in the Authorization header, good for one of ``scopes``."""
-
-    def __init__(self, *scopes: str) -> None:
-        super().__init__()
-        self.scopes = scopes
-
-    def authenticate(self, request: HttpRequest, token: str) -> ApiToken:
-        """Return the token that belongs to this secret.
-
-        Raises:
-            TokenError: it opens nothing here.
-        """
-        *others, last = self.scopes
-        at, address = now(), address_of(request)
-        for scope in others:
-            with contextlib.suppress(tokens.ScopeError):
-                return tokens.authenticate(token, scope=scope, at=at, address=address)
-        return tokens.authenticate(token, scope=last, at=at, address=address)
-
-
 api = NinjaAPI(title="Weighbridge", version="1", urls_namespace="api", docs_url=None)
 api.add_router("", accounts)
+api.add_router("", access)
 
 
 def problem(status: int, detail: str) -> HttpResponse:

@@ -41,6 +41,7 @@ WALK = {
     "tokens": ("/account/tokens/", 302, 200, 200, 200),
     "token-revoke": ("/account/tokens/1/revoke/", 302, 405, 405, 405),
     "device": ("/device/", 302, 200, 200, 200),
+    "api:list_requests": ("/api/v1/requests", 401, 401, 401, 401),
     "api:ask_device_code": ("/api/v1/device/code", 405, 405, 405, 405),
     "api:ask_device_token": ("/api/v1/device/token", 405, 405, 405, 405),
     "identity": ("/account/identity/", 302, 200, 200, 200),
