@@ -10,8 +10,7 @@ from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth.admin import UserAdmin
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.http import HttpRequest
-from django.http.response import HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from django.utils.timezone import now
 
 from portal.accounts.evidence import apply_entry
@@ -37,10 +36,11 @@ _of_django = admin.site.login
 _of_the_site = secure_admin_login(_of_django)
 
 
-def sign_in(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+def sign_in(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
     """Sign in to the admin, through the site's own page where staff need a second factor."""
     view = _of_the_site if settings.STAFF_MFA else _of_django
-    return view(request, extra_context)
+    answer: HttpResponse = view(request, extra_context)
+    return answer
 
 
 admin.site.login_form = StaffSignInForm

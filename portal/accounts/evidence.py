@@ -58,7 +58,7 @@ def add(
 ) -> IdentityEvidence:
     """Write down one thing that is known of ``user``; the same again within a month is the same row."""
     known = (
-        user.evidence.filter(kind=kind, value=value[:300], source=source[:300])  # type: ignore[attr-defined]
+        user.evidence.filter(kind=kind, value=value[:300], source=source[:300])
         .in_force(at)
         .filter(asserted_at__gt=at - AGAIN_AFTER, note=note[:300])
         .first()
@@ -111,7 +111,7 @@ def of(user: User, *, at: datetime | None = None, for_reviewer: bool = False) ->
     """
     at = at or now()
     rows = _standing_rows(user, at)
-    referrals = list(user.referrals.exclude(answered_at=None))  # type: ignore[attr-defined]
+    referrals = list(user.referrals.exclude(answered_at=None))
     words = {r.evidence_id: r for r in referrals if for_reviewer or r.words_open}
     known = [
         Known(
@@ -152,7 +152,7 @@ def _standing_rows(user: User, at: datetime) -> list[IdentityEvidence]:
         Kind.OPENID: lambda row: row.value in accounts,
     }
     newest: dict[tuple[str, str], IdentityEvidence] = {}
-    for row in user.evidence.in_force(at).order_by("asserted_at"):  # type: ignore[attr-defined]
+    for row in user.evidence.in_force(at).order_by("asserted_at"):
         if rests_on.get(Kind(row.kind), lambda row: True)(row):
             # of what people say of themselves only the last counts
             newest[row.kind, "" if row.kind == Kind.AFFILIATION else row.value] = row
@@ -178,7 +178,7 @@ def _doubts(user: User, referrals: list[Referral]) -> list[Known]:
                 )
             )
     for referral in referrals:
-        if referral.confirmed is False:
+        if referral.confirmed is False and referral.answered_at:
             doubts.append(
                 Known(
                     kind="referee-declined",

@@ -70,7 +70,7 @@ class AnswerForm(forms.Form):
 def _page(request: HttpRequest, user: User, status: int = 200, **forms_: Any) -> HttpResponse:
     """Return the page, with the forms that were not sent as they begin."""
     at = now()
-    said = user.evidence.filter(kind=evidence.Kind.AFFILIATION).last()  # type: ignore[attr-defined]
+    said = user.evidence.filter(kind=evidence.Kind.AFFILIATION).last()
     begun = {"name": user.name, "affiliation": said.value if said else ""}
     mine = Referral.objects.filter(user=user)
     shown = {

@@ -78,8 +78,10 @@ def erase(user: User, *, by: str, at: datetime) -> None:
     mine = IdentityEvidence.objects.filter(user=user)
     mine.update(value=REMOVED, source=REMOVED, note="")
     mine.filter(Q(expires_at=None) | Q(expires_at__gt=at)).update(expires_at=at)
-    for model in (EmailAddress, SocialAccount, Authenticator, DeviceCode):
-        model.objects.filter(user=user).delete()
+    EmailAddress.objects.filter(user=user).delete()
+    SocialAccount.objects.filter(user=user).delete()
+    Authenticator.objects.filter(user=user).delete()
+    DeviceCode.objects.filter(user=user).delete()
     # what operators changed in the admin is noted there with the address
     LogEntry.objects.filter(
         content_type=ContentType.objects.get_for_model(User), object_id=str(user.pk)

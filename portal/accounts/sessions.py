@@ -47,7 +47,7 @@ def end(user: User, sessions: list[UserSession], *, by: str, why: str) -> int:
 
 def proofs(request: HttpRequest) -> list[dict[str, Any]]:
     """Return how this session has proved who it is: `method`, `at` in seconds, and what it was."""
-    return get_authentication_records(request, request.user)  # type: ignore[arg-type]
+    return get_authentication_records(request, request.user)
 
 
 def is_fresh(request: HttpRequest) -> bool:

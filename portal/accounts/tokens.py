@@ -56,7 +56,7 @@ def make(
         networks = read_ranges(ranges)
     except RangeError as error:
         raise TokenError(str(error)) from None
-    if user.tokens.in_force(at).count() >= MOST_IN_FORCE:  # type: ignore[attr-defined]  # its queryset's
+    if user.tokens.in_force(at).count() >= MOST_IN_FORCE:
         raise TokenError(f"There are {MOST_IN_FORCE} tokens in force; revoke one first.")
     secret = ApiToken.new_secret()
     token = ApiToken.objects.create(

@@ -10,4 +10,4 @@ from portal.audit.models import Event
 def export(actor: str) -> list[dict[str, Any]]:
     """Return the events that ``actor`` caused or is the subject of, the oldest first."""
     events = Event.objects.filter(Q(actor=actor) | Q(subject=actor)).order_by("seq")
-    return list(events.values("seq", "at", "actor", "action", "subject", "detail"))
+    return [dict(row) for row in events.values("seq", "at", "actor", "action", "subject", "detail")]

@@ -10,7 +10,7 @@ from portal.outbox.models import Message
 def export(user: AbstractBaseUser) -> list[dict[str, Any]]:
     """Return the mails written to ``user``, the oldest first."""
     mails = Message.objects.filter(to_id=user.pk).order_by("created_at", "pk")
-    return list(mails.values("kind", "subject", "body", "created_at", "sent_at"))
+    return [dict(row) for row in mails.values("kind", "subject", "body", "created_at", "sent_at")]
 
 
 def erase(user: AbstractBaseUser) -> None:

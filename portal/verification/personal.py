@@ -11,11 +11,12 @@ Status = Verification.Status
 def export(user: User) -> list[dict[str, Any]]:
     """Return the checks that ``user`` asked for, with their reports, the oldest first."""
     checks = Verification.objects.filter(asked_by=user).order_by("created_at")
-    return list(
-        checks.values(
+    return [
+        dict(row)
+        for row in checks.values(
             "id", "source", "what", "status", "created_at", "verdict", "sentence", "report"
         )
-    )
+    ]
 
 
 def erase(user: User) -> None:
