@@ -6,15 +6,16 @@ from typing import Any
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.models import EmailAddress
 from allauth.core import context as current
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.sites.shortcuts import get_current_site
 from django.db import transaction
 from django.http import HttpRequest
 from django.utils.timezone import now
 
+from portal.accounts import sessions
 from portal.accounts.evidence import By
 from portal.accounts.models import User
 from portal.accounts.people import confirm_address
-from portal.accounts.sessions import is_fresh
 from portal.outbox.sending import post
 
 # The mails whose links open something: their text goes as soon as they are sent.
@@ -29,6 +30,11 @@ WITH_LINKS = frozenset(
 
 class AccountAdapter(DefaultAccountAdapter):
     """The portal's choices in sign-up and sign-in."""
+
+    def login(self, request: HttpRequest, user: AbstractBaseUser) -> None:
+        """Sign somebody in, and note when."""
+        super().login(request, user)
+        sessions.begin(request)
 
     def confirm_email(self, request: HttpRequest, email_address: EmailAddress) -> Any:
         """Confirm an address, and keep the evidence with the person."""
@@ -48,7 +54,7 @@ class AccountAdapter(DefaultAccountAdapter):
     def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:
         """Whether somebody must prove again that it is them: not within minutes of signing in."""
         asked: bool = super().is_reauthentication_required(app=app, **kwargs)
-        return asked and not is_fresh(current.request)
+        return asked and not sessions.is_fresh(current.request)
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Put a mail into the outbox, in the transaction of what it tells of."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from allauth.account.decorators import secure_admin_login
 from allauth.mfa.utils import is_mfa_enabled
+from allauth.usersessions.models import UserSession
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.forms import AdminAuthenticationForm
@@ -13,6 +14,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.utils.timezone import now
 
+from portal.accounts import sessions
 from portal.accounts.evidence import apply_entry
 from portal.accounts.models import ApiToken, DomainEntry, IdentityEvidence, Referral, User
 from portal.accounts.people import signed_in
@@ -39,7 +41,11 @@ _of_the_site = secure_admin_login(_of_django)
 def sign_in(request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
     """Sign in to the admin, through the site's own page where staff need a second factor."""
     view = _of_the_site if settings.STAFF_MFA else _of_django
+    was = request.user.is_authenticated
     answer: HttpResponse = view(request, extra_context)
+    if not was and request.user.is_authenticated:  # Django's own page, which tells nobody
+        sessions.begin(request)
+        UserSession.objects.create_from_request(request)
     return answer
 
 

@@ -45,6 +45,11 @@ def end(user: User, sessions: list[UserSession], *, by: str, why: str) -> int:
     return len(sessions)
 
 
+def begin(request: HttpRequest) -> None:
+    """Note in a session that it began now; whoever signs somebody in says so."""
+    request.session["signed_in_at"] = request.session["seen_at"] = int(time.time())
+
+
 def proofs(request: HttpRequest) -> list[dict[str, Any]]:
     """Return how this session has proved who it is: `method`, `at` in seconds, and what it was."""
     return get_authentication_records(request, request.user)
@@ -77,14 +82,15 @@ class SessionRules:
 
     def _note(self, request: HttpRequest) -> None:
         at = int(time.time())
-        if at - request.session.get("seen_at", 0) >= SEEN_NOTED_EVERY:
+        if at - request.session.get("seen_at", at) >= SEEN_NOTED_EVERY:
             request.session["seen_at"] = at
             UserSession.objects.create_from_request(request)
 
     def _staff(self, request: HttpRequest, user: User) -> HttpResponse | None:
         """Return where a member of staff must go first, if anywhere."""
-        began = request.session.setdefault("staff_since", int(time.time()))
-        if time.time() - began > STAFF_SECONDS:
+        if "signed_in_at" not in request.session:
+            begin(request)
+        if time.time() - request.session["signed_in_at"] > STAFF_SECONDS:
             logout(request)
             messages.info(request, "Sessions of staff end after 8 hours. Please sign in again.")
             return redirect_to_login(request.get_full_path())

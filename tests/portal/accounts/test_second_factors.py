@@ -215,6 +215,23 @@ def test_signing_out_everywhere_else_leaves_this_session(client, applicant):
     assert client.get("/access/").status_code == 200
 
 
+def test_signing_in_to_the_admin_is_a_session_too(client, reviewer):
+    words = {"username": reviewer.email, "password": "weighbridge-test"}
+    client.post("/admin/login/", words)
+    assert "this one" in client.get("/account/sessions/").text
+
+
+def test_when_a_session_was_seen_last_is_noted_every_five_minutes(client, applicant, monkeypatch):
+    sign_in(client, applicant)
+    first = UserSession.objects.get().last_seen_at
+    client.get("/access/")
+    assert UserSession.objects.get().last_seen_at == first
+    later = time.time() + sessions.SEEN_NOTED_EVERY
+    monkeypatch.setattr(sessions.time, "time", lambda: later)
+    client.get("/access/")
+    assert UserSession.objects.get().last_seen_at > first
+
+
 def test_nobody_ends_a_strangers_session(client, applicant, stranger):
     sign_in(Client(), applicant)
     theirs = UserSession.objects.get(user=applicant)
