@@ -20,12 +20,19 @@ HERE = Path(__file__).parent / "openid"
 OPERATOR, PASSWORD = "operator@lab.example", "weighbridge-test"
 
 
+def is_installed(folder):
+    """Whether the version that we name lies there."""
+    found = folder / "node_modules" / "oidc-provider" / "package.json"
+    wanted = json.loads((HERE / "package.json").read_text())["dependencies"]["oidc-provider"]
+    return found.exists() and json.loads(found.read_text())["version"] == wanted
+
+
 @pytest.fixture(scope="module")
 def library():
     """A folder with oidc-provider in it, installed once and kept."""
     folder = Path(__file__).parents[2] / "output" / "openid"
     shutil.copytree(HERE, folder, dirs_exist_ok=True)
-    if not (folder / "node_modules" / "oidc-provider").is_dir():
+    if not is_installed(folder):
         command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=180)
         if done.returncode:
