@@ -1,12 +1,25 @@
 """What the requests and grants hold of a person: given to them, and emptied with their account."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
-from typing import Any
+from functools import partial
+from typing import IO, Any
+
+from django.db import transaction
 
 from portal.access.applications import withdraw
-from portal.access.models import Acceptance, AccessRequest, Grant
+from portal.access.models import (
+    Acceptance,
+    AccessRequest,
+    Appeal,
+    Attachment,
+    Grant,
+    Message,
+)
 from portal.accounts.models import User
 from portal.audit.chain import record
+from portal.storage.stores import store
 
 REASON = "The account was deleted by its person."
 
@@ -23,9 +36,13 @@ def export(user: User) -> dict[str, Any]:
                 "answers": one.answers,
                 "created_at": one.created_at,
                 "submitted_at": one.submitted_at,
-                "decisions": list(one.decisions.values("outcome", "reason", "at")),
+                "decisions": list(
+                    one.decisions.values("outcome", "reason", "at", "appeal__reason", "appeal__at")
+                ),
+                "messages": list(one.messages.values("from_reviewer", "body", "at")),
+                "files": list(one.attachments.values("name", "size", "sha256", "added_at")),
             }
-            for one in requests.prefetch_related("decisions")
+            for one in requests
         ],
         "acceptances": list(
             Acceptance.objects.filter(user=user)
@@ -46,6 +63,14 @@ def export(user: User) -> dict[str, Any]:
     }
 
 
+def files(user: User) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yield the name, inside the export, and the content of each file that ``user`` attached."""
+    mine = Attachment.objects.filter(request__applicant=user).order_by("pk")
+    for one in mine:
+        with closing(store().open(one.store_key)) as content:
+            yield f"files/request-{one.request_id}/{one.pk}-{one.name}", content
+
+
 def erase(user: User, *, by: str, at: datetime) -> None:
     """End the grants of ``user``, withdraw what is open, and empty what they wrote.
 
@@ -58,5 +83,10 @@ def erase(user: User, *, by: str, at: datetime) -> None:
         record("grant.revoked", subject=grant.subject, actor=by, at=at, reason=REASON)
     for request in AccessRequest.objects.filter(applicant=user).open():
         withdraw(request, at=at)
-    AccessRequest.objects.filter(applicant=user).update(answers={})
+    AccessRequest.objects.filter(applicant=user).update(answers={}, meanwhile={})
+    for file in Attachment.objects.filter(request__applicant=user):
+        transaction.on_commit(partial(store().delete, file.store_key))
+        file.delete()
+    Message.objects.filter(request__applicant=user).update(body="")
+    Appeal.objects.filter(decision__request__applicant=user).update(reason="")
     Acceptance.objects.filter(user=user).update(address=None, agent="")

@@ -1,5 +1,5 @@
 """The command line: `python -m portal.client repair PATH`, `… verify PATH --portal URL`, `… login`,
-`… status`.
+`… status`, `… apply FAMILY`.
 
 Exit status of `repair`: 0 the copy is identical now, 1 not all could be mended, 2 usage, or nothing
 to trust or to look at. stderr carries one sentence.
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in ``arguments`` and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands: Mapping[str, Callable[[Sequence[str]], int]] = {
+        "apply": _apply,
         "login": _login,
         "repair": _repair,
         "status": _status,
@@ -109,6 +110,40 @@ def _status(arguments: Sequence[str]) -> int:
     for line in [json.dumps(answer)] if given.json else lines(answer):
         print(line)
     return 0
+
+
+def apply_parser(prog: str = "python -m portal.client apply") -> ArgumentParser:
+    """Return the parser of `apply`."""
+    parser = Parser(
+        prog=prog,
+        description="Apply for a family's checkpoints: get its form as a file, fill it, send it.",
+    )
+    parser.add_argument("family", metavar="FAMILY", help="such as llama")
+    _add_site(parser)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--form", action="store_true", help="print the form, to be filled")
+    what.add_argument("--answers", type=Path, metavar="FILE", help="the filled form")
+    parser.add_argument(
+        "--accept",
+        metavar="SHA256",
+        help="the digest of the terms that you have read and accept (default: they are shown)",
+    )
+    return parser
+
+
+def _apply(arguments: Sequence[str]) -> int:
+    given = apply_parser().parse_args(arguments)
+    from . import applying
+
+    site = _logged_in(given)
+    form = applying.form_of(site, given.family)
+    if given.form:
+        print(json.dumps(applying.template(form), indent=1, ensure_ascii=False))
+        return 0
+    filled = applying.read_filled(given.answers, given.family)
+    ask = input if sys.stdin.isatty() else None
+    digest = applying.accept(form, given.accept, ask=ask, say=print)
+    return _say(applying.send(site, given.family, filled, digest), 0)
 
 
 def _logged_in(given: Namespace) -> Site:

@@ -19,6 +19,7 @@ from ninja import NinjaAPI, Query, Schema, Status
 from ninja.decorators import decorate_view
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
+from portal.access.api import ApplyError
 from portal.access.api import router as access
 from portal.accounts import tokens
 from portal.accounts.addresses import address_of
@@ -73,6 +74,11 @@ def _too_often(request: HttpRequest, error: RateError) -> HttpResponse:
 
 @api.exception_handler(IssueError)
 def _refused_issue(request: HttpRequest, error: IssueError) -> HttpResponse:
+    return problem(error.status, str(error))
+
+
+@api.exception_handler(ApplyError)
+def _refused_application(request: HttpRequest, error: ApplyError) -> HttpResponse:
     return problem(error.status, str(error))
 
 

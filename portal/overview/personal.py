@@ -5,6 +5,7 @@ decided about, was granted, downloaded. Who that was is nowhere any more.
 """
 
 import json
+import shutil
 import tempfile
 import zipfile
 from datetime import datetime
@@ -46,7 +47,8 @@ def everything_of(user: User, *, at: datetime) -> dict[str, Any]:
 
 
 def export(user: User, *, at: datetime) -> IO[bytes]:
-    """Return a zip with `weighbridge.json`, everything that this portal keeps of ``user``."""
+    """Return a zip with `weighbridge.json`, everything that this portal keeps of ``user``, and their
+    files."""
     with transaction.atomic():
         record("data.exported", subject=user.actor, actor=user.actor, at=at)
         told = everything_of(user, at=at)
@@ -54,6 +56,9 @@ def export(user: User, *, at: datetime) -> IO[bytes]:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         text = json.dumps(told, cls=DjangoJSONEncoder, indent=1, ensure_ascii=False)
         archive.writestr("weighbridge.json", text)
+        for name, content in access.files(user):
+            with archive.open(name, "w") as entry:
+                shutil.copyfileobj(content, entry)
     file.seek(0)
     return file
 

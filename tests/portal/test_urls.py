@@ -41,6 +41,8 @@ WALK = {
     "tokens": ("/account/tokens/", 302, 200, 200, 200),
     "token-revoke": ("/account/tokens/1/revoke/", 302, 405, 405, 405),
     "device": ("/device/", 302, 200, 200, 200),
+    "api:get_form": ("/api/v1/families/llama/form", 401, 401, 401, 401),
+    "api:make_request": ("/api/v1/families/llama/requests", 405, 405, 405, 405),
     "api:list_requests": ("/api/v1/requests", 401, 401, 401, 401),
     "api:ask_device_code": ("/api/v1/device/code", 405, 405, 405, 405),
     "api:ask_device_token": ("/api/v1/device/token", 405, 405, 405, 405),

@@ -17,8 +17,9 @@ from portal.audit.models import Event
 from portal.delivery.issuing import IssueError, issue
 from portal.delivery.models import Download
 from portal.outbox import sending
-from portal.outbox.models import Message
+from portal.outbox.models import Message as Mail
 from portal.overview import personal
+from portal.storage.stores import store
 from portal.verification.models import Verification
 from tests.conftest import sign_in
 
@@ -29,13 +30,22 @@ TRACES = [
     "Institute of Rare Words",
     "prof.rare@uni.example",
 ]
-TRACES += ["203.0.113.77", "RareAgent/9", "rare-host.example", "rare token", "Rare praise"]
+TRACES += [
+    "rare-file.pdf",
+    "Rare message",
+    "Rare appeal",
+    "203.0.113.77",
+    "RareAgent/9",
+    "rare-host.example",
+    "rare token",
+    "Rare praise",
+]
 
 
 @pytest.fixture
 def lived(grant, application, applicant, checkpoint, operator, at):
     """An applicant who has left a trace in every app."""
-    from portal.access.models import Acceptance, AccessRequest
+    from portal.access.models import Acceptance, AccessRequest, Appeal, Attachment, Message
 
     people.confirm_address(
         applicant, applicant.email, source="link", by="x", asserted_by="system", at=at
@@ -47,6 +57,16 @@ def lived(grant, application, applicant, checkpoint, operator, at):
     )
     referrals.answer(asked, confirmed=True, words="Rare praise", words_open=False, at=at)
     AccessRequest.objects.update(answers={"name": "Zelda Unusual"})
+    key = f"attachments/{application.pk}/rare"
+    store().put_bytes(key, b"%PDF-rare")
+    Attachment.objects.create(
+        request=application, question="plan", name="rare-file.pdf", size=9, sha256="0" * 64,
+        media_type="application/pdf", store_key=key, added_at=at,
+    )  # fmt: skip
+    Message.objects.create(
+        request=application, by=applicant, from_reviewer=False, body="Rare message", at=at
+    )
+    Appeal.objects.create(decision=grant.decision, reason="Rare appeal", at=at)
     Acceptance.objects.update(address="203.0.113.77", agent="RareAgent/9")
     token, _ = tokens.make(applicant, scopes=["download"], by="x", at=at, name="rare token")
     Verification.objects.create(
@@ -57,7 +77,8 @@ def lived(grant, application, applicant, checkpoint, operator, at):
         address="203.0.113.77", agent="RareAgent/9",
     )  # fmt: skip
     applicant.refresh_from_db()
-    return applicant
+    yield applicant
+    store().delete(key)
 
 
 def everything_in_the_database():
@@ -77,6 +98,8 @@ def test_everything_of_mine_comes_in_one_zip(client, lived):
     told = json.loads(archive.read("weighbridge.json"))
     text = json.dumps(told)
     assert [trace for trace in TRACES if trace not in text] == ["Rare praise"]
+    (file,) = [name for name in archive.namelist() if name.startswith("files/")]
+    assert file.endswith("rare-file.pdf") and archive.read(file) == b"%PDF-rare"
     assert told["schema"] == "weighbridge.personal/1"
     assert told["access"]["grants"][0]["checkpoint"] == "llama/7b@1"
     assert told["account"]["email"] == lived.email and told["sessions"] and told["audit"]
@@ -89,11 +112,15 @@ def test_nothing_of_a_stranger_is_in_it(client, lived, stranger, at):
     assert not [trace for trace in TRACES if trace in text]
 
 
-def test_after_deletion_no_trace_is_left_and_the_chain_holds(lived, at, settings):
+def test_after_deletion_no_trace_is_left_and_the_chain_holds(
+    lived, application, at, settings, django_capture_on_commit_callbacks
+):
     settings.MAIL_IS_LOCAL = False
     before = everything_in_the_database()
     assert [trace for trace in TRACES if trace not in before] == []
-    personal.delete(lived, at=at)
+    with django_capture_on_commit_callbacks(execute=True):
+        personal.delete(lived, at=at)
+    assert not store().exists(f"attachments/{application.pk}/rare")
     sending.send_due(at)
     (farewell,) = [m for m in mail.outbox if "is deleted" in m.subject]
     assert farewell.to == ["applicant@uni.example"]
@@ -168,4 +195,4 @@ def test_deleting_and_exporting_ask_again_who_it_is(client, lived):
 def test_the_address_is_free_again(client, lived, at):
     personal.delete(lived, at=at)
     assert User.objects.create_user("applicant@uni.example").pk != lived.pk
-    assert not Message.objects.filter(to=lived).exclude(kind="account.deleted").exists()
+    assert not Mail.objects.filter(to=lived).exclude(kind="account.deleted").exists()
