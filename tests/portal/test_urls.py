@@ -115,8 +115,8 @@ def _names(patterns, space=""):
 @pytest.fixture
 def places(grant, application, checkpoint, applicant, at):
     from portal.access.models import Attachment
-    from portal.storage.stores import store
     from portal.accounts import referrals
+    from portal.storage.stores import store
     from portal.verification.models import Verification
 
     referral = referrals.ask(

@@ -4,15 +4,18 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('catalog', '0002_revisions_and_notices'),
+        ("catalog", "0002_revisions_and_notices"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='terms',
-            name='accept_by',
-            field=models.DateTimeField(blank=True, help_text='from then on grants rest until this version is accepted', null=True),
+            model_name="terms",
+            name="accept_by",
+            field=models.DateTimeField(
+                blank=True,
+                help_text="from then on grants rest until this version is accepted",
+                null=True,
+            ),
         ),
     ]
