@@ -10,7 +10,7 @@ from pathlib import Path
 WITHOUT_DATABASE = frozenset(
     {"check", "compilemessages", "demo", "diffsettings", "help", "makemessages", "makemigrations"}
     | {"migrate", "optimizemigration", "showmigrations", "sqlmigrate", "squashmigrations"}
-    | {"repair", "test", "verify", "version"}
+    | {"apply", "login", "repair", "status", "test", "verify", "version"}
 )
 
 
@@ -24,7 +24,8 @@ def make_data_folder(argv: Sequence[str]) -> None:
     """Make the data folder for the commands that look into the database without needing rows."""
     from django.conf import settings
 
-    if len(argv) > 1 and argv[1] not in {"demo", "help", "repair", "verify", "version"}:
+    without = {"apply", "demo", "help", "login", "repair", "status", "verify", "version"}
+    if len(argv) > 1 and argv[1] not in without:
         Path(settings.DATA).mkdir(mode=0o700, parents=True, exist_ok=True)
 
 

@@ -4,10 +4,12 @@ The embedded default needs none of them: SQLite, local files and a broker withou
 in the folder `WEIGHBRIDGE_DATA` (default `var/` beside `manage.py`). docs/settings.md lists all.
 """
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 import environ
 from csp.constants import NONE, SELF
@@ -76,6 +78,43 @@ def folder(text: str) -> Path:
     return Path(text).expanduser().resolve()
 
 
+def web_address(text: str) -> str:
+    """Read an address of http or https, without a slash at its end."""
+    place = urlsplit(text)
+    if place.scheme not in ("http", "https") or not place.netloc:
+        raise ValueError("say an address such as https://orcid.org")
+    return text.rstrip("/")
+
+
+def openid_providers(text: str) -> list[dict[str, Any]]:
+    """Read a JSON list of OpenID Connect providers into what django-allauth wants of each."""
+    wanted = ("id", "name", "url", "client_id", "secret")
+    try:
+        given = json.loads(text)
+        return [
+            {
+                "provider_id": one["id"],
+                "name": one["name"],
+                "client_id": one["client_id"],
+                "secret": one["secret"],
+                "settings": {
+                    "server_url": web_address(one["url"]),
+                    "trust_email": one.get("trust_email") is True,
+                    "oauth_pkce_enabled": True,
+                },
+            }
+            for one in given
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"say a JSON list of objects with {', '.join(wanted)} ({error})"
+        ) from error
+
+
+def _places_of(providers: list[dict[str, Any]]) -> list[SplitResult]:
+    return [urlsplit(one["settings"]["server_url"]) for one in providers]
+
+
 # Where this portal keeps its things. Two folders are two portals.
 DATA = setting("DATA", BASE_DIR / "var", folder)
 DEBUG = setting("DEBUG", False, yes_or_no)
@@ -89,12 +128,14 @@ CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
 BEHIND_PROXY = setting("BEHIND_PROXY", False, yes_or_no)
 if BEHIND_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# the last hop of X-Forwarded-For is the one that the proxy in front has seen
+ALLAUTH_TRUSTED_PROXY_COUNT = 1 if BEHIND_PROXY else 0
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = _SECURE
 SECURE_HSTS_SECONDS = 31_536_000 if _SECURE else 0
 SESSION_COOKIE_AGE = 14 * 24 * 3600
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
-CONTENT_SECURITY_POLICY = {
+CONTENT_SECURITY_POLICY: dict[str, Any] = {
     "DIRECTIVES": {
         "default-src": [SELF],
         "img-src": [SELF, "data:"],  # the admin's style sheets carry their icons as data
@@ -124,6 +165,10 @@ INSTALLED_APPS = [
     "django.forms",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.usersessions",
     "csp",
     "django_guid",
     "django_htmx",
@@ -142,6 +187,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "portal.accounts.sessions.SessionRules",
 ]
 ROOT_URLCONF = "portal.urls"
 WSGI_APPLICATION = "portal.wsgi.application"
@@ -210,8 +256,37 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "mandatory"
 ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_EMAIL_NOTIFICATIONS = True
 ACCOUNT_CONFIRM_EMAIL_ON_GET = False
 ACCOUNT_LOGOUT_REDIRECT_URL = "/"
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
+MFA_ADAPTER = "portal.accounts.second_factors.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+# Staff pages ask for a second factor, except where a portal is only tried out on one machine.
+_ON_THIS_MACHINE = urlsplit(PUBLIC_URL).hostname in ("127.0.0.1", "localhost", "::1")
+_EMBEDDED = DATABASES["default"] is EMBEDDED_DATABASE
+STAFF_MFA = setting("STAFF_MFA", not (_EMBEDDED and _ON_THIS_MACHINE), yes_or_no)
+# Accounts elsewhere, each registered there with the return address
+# WEIGHBRIDGE_URL/account/elsewhere/orcid/login/callback/ or …/elsewhere/oidc/ID/login/callback/.
+ORCID_URL = setting("ORCID_URL", "https://orcid.org", web_address)
+ORCID_API_URL = setting("ORCID_API_URL", "https://pub.orcid.org", web_address)
+_ORCID_CLIENT = setting("ORCID_CLIENT_ID", "", str)
+_NONE: list[dict[str, Any]] = []
+OPENID = setting("OPENID", _NONE, openid_providers)
+SOCIALACCOUNT_ADAPTER = "portal.accounts.elsewhere.SocialAccountAdapter"
+SOCIALACCOUNT_QUERY_EMAIL = True
+SOCIALACCOUNT_PROVIDERS: dict[str, Any] = {"openid_connect": {"APPS": OPENID}}
+if _ORCID_CLIENT:
+    SOCIALACCOUNT_PROVIDERS["orcid"] = {
+        "APP": {"client_id": _ORCID_CLIENT, "secret": setting("ORCID_SECRET", "", str)}
+    }
+# A browser lets a form end only where this says, redirects included.
+CONTENT_SECURITY_POLICY["DIRECTIVES"]["form-action"] += [
+    *([ORCID_URL] if _ORCID_CLIENT else []),
+    *(f"{place.scheme}://{place.netloc}" for place in _places_of(OPENID)),
+]
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/access/"
 
@@ -254,6 +329,15 @@ CHECK_LEASE_SECONDS = setting("CHECK_LEASE_SECONDS", 45, positive)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 FILE_UPLOAD_TEMP_DIR = None
 SESSION_SERIALIZER = "django.contrib.sessions.serializers.JSONSerializer"
+
+# -- rates are counted here; several processes that should count together need one that they share -
+CACHES = {
+    "default": setting(
+        "CACHE_URL",
+        {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
+        env.cache_url_config,
+    )
+}
 
 # -- queue ----------------------------------------------------------------------------------
 BROKER_URL = setting("BROKER_URL", "filesystem://", str)

@@ -3,10 +3,13 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from portal.accounts.device_views import device_view
+
 urlpatterns = [
     path("admin/", admin.site.urls),
+    path("device/", device_view, name="device"),  # short, because people type it
     path("account/", include("portal.accounts.urls")),
-    path("account/", include("allauth.account.urls")),
+    path("account/", include("portal.accounts.allauth_urls")),
     path("", include("portal.catalog.urls")),
     path("", include("portal.access.urls")),
     path("", include("portal.delivery.urls")),

@@ -8,7 +8,9 @@ from django.core.validators import validate_email
 from django.db import transaction
 from django.http import HttpRequest
 
-from portal.accounts.models import IdentityEvidence, User
+from portal.accounts import evidence
+from portal.accounts.evidence import By
+from portal.accounts.models import User
 from portal.audit.chain import record
 
 
@@ -28,17 +30,40 @@ def has_confirmed_address(user: User) -> bool:
 
 
 @transaction.atomic
-def confirm_address(user: User, *, source: str, by: str, at: datetime) -> None:
-    """Write down that ``user``'s address is confirmed, and by what evidence."""
-    IdentityEvidence.objects.create(
-        user=user,
-        kind=IdentityEvidence.Kind.EMAIL,
-        value=user.email,
+def confirm_address(
+    user: User, address: str, *, source: str, by: str, asserted_by: By, at: datetime
+) -> None:
+    """Write down that ``address`` is ``user``'s, by what evidence, and what its domain says.
+
+    ``by`` is the audit's id of who brought the evidence, ``asserted_by`` who vouches for it.
+    """
+    evidence.add(
+        user,
+        evidence.Kind.EMAIL,
+        address,
         source=source,
-        by=by,
-        asserted_at=at,
+        by=asserted_by,
+        brought_by=by,
+        at=at,
     )
     record("address.confirmed", subject=user.actor, actor=by, at=at, source=source)
+    evidence.add_domain(user, address, brought_by=by, at=at)
+
+
+@transaction.atomic
+def describe(user: User, *, name: str, affiliation: str, at: datetime) -> None:
+    """Keep who ``user`` says they are, as their own word."""
+    User.objects.filter(pk=user.pk).update(name=name)
+    evidence.add(
+        user,
+        evidence.Kind.AFFILIATION,
+        affiliation,
+        source="the person's own word",
+        by=By.SELF,
+        brought_by=user.actor,
+        at=at,
+        expires_at=at + evidence.LASTS,
+    )
 
 
 @transaction.atomic
@@ -58,5 +83,7 @@ def find_or_make(email: str, *, by: str, at: datetime) -> User:
     user = User.objects.create_user(email)
     EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
     record("user.made", subject=user.actor, actor=by, at=at)
-    confirm_address(user, source="attested by an operator", by=by, at=at)
+    confirm_address(
+        user, user.email, source="attested by an operator", by=by, asserted_by=By.DAC, at=at
+    )
     return user

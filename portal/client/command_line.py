@@ -1,12 +1,14 @@
-"""The command line: `python -m portal.client repair PATH`, `… verify PATH --portal URL`.
+"""The command line: `python -m portal.client repair PATH`, `… verify PATH --portal URL`, `… login`,
+`… status`, `… apply FAMILY`.
 
 Exit status of `repair`: 0 the copy is identical now, 1 not all could be mended, 2 usage, or nothing
 to trust or to look at. stderr carries one sentence.
 """
 
+import json
 import os
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,13 +22,17 @@ from .site import Site
 from .tokens import token_for
 
 PORTAL_VARIABLE = "WEIGHBRIDGE_PORTAL"
+WHICH_PORTAL = "Say which portal to ask with --portal URL or WEIGHBRIDGE_PORTAL."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in ``arguments`` and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     commands: Mapping[str, Callable[[Sequence[str]], int]] = {
+        "apply": _apply,
+        "login": _login,
         "repair": _repair,
+        "status": _status,
         "verify": _verify,
     }
     if not given or given[0] not in commands:
@@ -46,9 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def add_portal(parser: ArgumentParser) -> None:
     """Add the options that say which portal is asked, for what, and how."""
+    _add_site(parser)
+    parser.add_argument("--checkpoint", metavar="NAME", help="published there, such as llama/7b@1")
+
+
+def _add_site(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--portal", metavar="URL", help="a Weighbridge site (default: $WEIGHBRIDGE_PORTAL)")
-    add("--checkpoint", metavar="NAME", help="published there, such as llama/7b@1")
     add(
         "--insecure-http",
         action="store_true",
@@ -63,6 +73,90 @@ def site_of(portal: str | None, *, insecure_http: bool) -> Site | None:
         return None
     site = Site(url, insecure_http=insecure_http)
     site.token = token_for(site.url)
+    return site
+
+
+def login_parser(prog: str = "python -m portal.client login") -> ArgumentParser:
+    """Return the parser of `login`."""
+    parser = Parser(prog=prog, description="Get a token of a portal: you say yes in a browser.")
+    _add_site(parser)
+    return parser
+
+
+def _login(arguments: Sequence[str]) -> int:
+    given = login_parser().parse_args(arguments)
+    from .login import log_in
+
+    url = given.portal or os.environ.get(PORTAL_VARIABLE, "")
+    if not url:
+        return _say(WHICH_PORTAL, 2)
+    site = Site(url, insecure_http=given.insecure_http)
+    return _say(log_in(site, lambda sentence: print(shown(sentence), flush=True)), 0)
+
+
+def status_parser(prog: str = "python -m portal.client status") -> ArgumentParser:
+    """Return the parser of `status`."""
+    parser = Parser(prog=prog, description="Say how your requests and grants stand.")
+    _add_site(parser)
+    parser.add_argument("--json", action="store_true", help="the portal's answer as it is")
+    return parser
+
+
+def _status(arguments: Sequence[str]) -> int:
+    given = status_parser().parse_args(arguments)
+    from .status import lines, standing
+
+    answer = standing(_logged_in(given))
+    for line in [json.dumps(answer)] if given.json else lines(answer):
+        print(line)
+    return 0
+
+
+def apply_parser(prog: str = "python -m portal.client apply") -> ArgumentParser:
+    """Return the parser of `apply`."""
+    parser = Parser(
+        prog=prog,
+        description="Apply for a family's checkpoints: get its form as a file, fill it, send it.",
+    )
+    parser.add_argument("family", metavar="FAMILY", help="such as llama")
+    _add_site(parser)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--form", action="store_true", help="print the form, to be filled")
+    what.add_argument("--answers", type=Path, metavar="FILE", help="the filled form")
+    parser.add_argument(
+        "--accept",
+        metavar="SHA256",
+        help="the digest of the terms that you have read and accept (default: they are shown)",
+    )
+    return parser
+
+
+def _apply(arguments: Sequence[str]) -> int:
+    given = apply_parser().parse_args(arguments)
+    from . import applying
+
+    site = _logged_in(given)
+    form = applying.form_of(site, given.family)
+    if given.form:
+        print(json.dumps(applying.template(form), indent=1, ensure_ascii=False))
+        return 0
+    filled = applying.read_filled(given.answers, given.family)
+    ask = input if sys.stdin.isatty() else None
+    digest = applying.accept(form, given.accept, ask=ask, say=print)
+    return _say(applying.send(site, given.family, filled, digest), 0)
+
+
+def _logged_in(given: Namespace) -> Site:
+    """Return the portal that was named, with a token for it.
+
+    Raises:
+        ClientError: none was named, or there is no token for it.
+    """
+    site = site_of(given.portal, insecure_http=given.insecure_http)
+    if site is None:
+        raise ClientError(WHICH_PORTAL)
+    if site.token is None:
+        raise ClientError(f"There is no token for {site.url}: run login --portal {site.url} first.")
     return site
 
 
@@ -130,7 +224,7 @@ def _verify(arguments: Sequence[str]) -> int:
 
     site = site_of(given.portal, insecure_http=given.insecure_http)
     if site is None:
-        return _say("Say which portal to ask with --portal URL or WEIGHBRIDGE_PORTAL.", 2)
+        return _say(WHICH_PORTAL, 2)
     own = without(arguments, {"--portal": 1, "--checkpoint": 1, "--insecure-http": 0})
     with arguments_from(site, given) as more:
         return verifier_command.main([*own, *more])

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 from verifier.names import shown
 
@@ -111,6 +111,28 @@ class Site:
         """Send ``content`` as JSON to a path below the portal; return the JSON of the answer."""
         return self._json("POST", f"{self.url}{place}", json.dumps(content).encode())
 
+    def post_form(self, place: str, fields: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+        """Send ``fields`` as a form; return status and JSON of an answer of OAuth (RFC 6749).
+
+        A refusal of OAuth, 400 or 401 with an `error`, is an answer here; others are raised.
+        """
+        url = f"{self.url}{place}"
+        body = urlencode(fields).encode()
+        headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        for attempt in self._attempts():
+            with attempt, contextlib.closing(self._send("POST", url, headers, body)) as response:
+                kind = response.headers.get_content_type()
+                if response.status not in (200, 400, 401) or kind != "application/json":
+                    raise _refusal(response, url)
+                status, data = response.status, _read(response, MAX_JSON_BYTES)
+        answer = self._parsed(data)
+        if not isinstance(answer, dict) or (status != 200 and "error" not in answer):
+            raise PortalError(f"{self.origin.host} did not answer as OAuth does.")
+        return status, answer
+
     def get_bytes(self, url: str, limit: int) -> bytes:
         """Return what lies at ``url``, at most ``limit`` bytes."""
         for attempt in self._attempts():
@@ -142,6 +164,9 @@ class Site:
                 if not 200 <= response.status < 300:
                     raise _refusal(response, url)
                 data = _read(response, MAX_JSON_BYTES)
+        return self._parsed(data)
+
+    def _parsed(self, data: bytes) -> Any:
         try:
             return json.loads(data)
         except (ValueError, RecursionError):

@@ -3,6 +3,7 @@
 $XDG_CONFIG_HOME/weighbridge/tokens.json   {"https://portal.example": "hf_…"}, mode 0600
 """
 
+import fcntl
 import json
 import os
 import re
@@ -34,8 +35,37 @@ def token_file() -> Path:
     return Path(folder) / "weighbridge" / "tokens.json"
 
 
-def _kept(portal: str) -> str | None:
+def keep(portal: str, token: str) -> Path:
+    """Keep ``token`` for the portal with this address, and return the file, which only we may read.
+
+    Raises:
+        ClientError: it is no token, or the file cannot be read or written.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise ClientError("The portal gave a token with a space or a control character in it.")
     path = token_file()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (path.parent / "tokens.lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two logins at once keep both tokens
+            kept = _read_all(path) or {}
+            draft = path.with_name(f".{path.name}.{os.getpid()}")
+            draft.unlink(missing_ok=True)
+            writer = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(writer, "w") as file:
+                json.dump(kept | {portal: token}, file, indent=1)
+            draft.replace(path)
+    except OSError as error:
+        raise ClientError(f"{path} cannot be written: {error.strerror}.") from None
+    return path
+
+
+def _kept(portal: str) -> str | None:
+    token = (_read_all(token_file()) or {}).get(portal)
+    return token if isinstance(token, str) else None
+
+
+def _read_all(path: Path) -> dict[str, object] | None:
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -48,7 +78,8 @@ def _kept(portal: str) -> str | None:
         raise ClientError(f"{path} can be read by others; run chmod 600 {path} and try again.")
     try:
         kept = json.loads(data)
-        token = kept.get(portal)
-    except (ValueError, AttributeError, RecursionError):
-        raise ClientError(f"{path} is not what login writes; remove it and log in again.") from None
-    return token if isinstance(token, str) else None
+    except (ValueError, RecursionError):
+        kept = None
+    if not isinstance(kept, dict):
+        raise ClientError(f"{path} is not what login writes; remove it and log in again.")
+    return kept

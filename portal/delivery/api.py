@@ -3,7 +3,6 @@
 Errors are problem details (RFC 9457).
 """
 
-import contextlib
 import functools
 from collections.abc import Callable
 from datetime import datetime
@@ -19,10 +18,15 @@ from django.views.decorators.http import condition
 from ninja import NinjaAPI, Query, Schema, Status
 from ninja.decorators import decorate_view
 from ninja.errors import AuthenticationError, HttpError, ValidationError
-from ninja.security import HttpBearer
 
+from portal.access.api import ApplyError
+from portal.access.api import router as access
 from portal.accounts import tokens
+from portal.accounts.addresses import address_of
+from portal.accounts.api import Bearer
+from portal.accounts.api import router as accounts
 from portal.accounts.models import ApiToken
+from portal.accounts.rates import RateError
 from portal.catalog.models import Checkpoint, CheckpointNameError
 from portal.delivery import listing
 from portal.delivery.issuing import IssueError, issue
@@ -31,27 +35,9 @@ from portal.delivery.sketches import SketchError, hand_over
 MOST_SHARDS = 10_000
 
 
-class Bearer(HttpBearer):
-    """A token of ours in the Authorization header, good for one of ``scopes``."""
-
-    def __init__(self, *scopes: str) -> None:
-        super().__init__()
-        self.scopes = scopes
-
-    def authenticate(self, request: HttpRequest, token: str) -> ApiToken:
-        """Return the token that belongs to this secret.
-
-        Raises:
-            TokenError: it opens nothing here.
-        """
-        *others, last = self.scopes
-        for scope in others:
-            with contextlib.suppress(tokens.ScopeError):
-                return tokens.authenticate(token, scope=scope, at=now())
-        return tokens.authenticate(token, scope=last, at=now())
-
-
 api = NinjaAPI(title="Weighbridge", version="1", urls_namespace="api", docs_url=None)
+api.add_router("", accounts)
+api.add_router("", access)
 
 
 def problem(status: int, detail: str) -> HttpResponse:
@@ -79,8 +65,20 @@ def _refused_token(request: HttpRequest, error: Exception) -> HttpResponse:
     return problem(403 if isinstance(error, tokens.ScopeError) else 401, str(error))
 
 
+@api.exception_handler(RateError)
+def _too_often(request: HttpRequest, error: RateError) -> HttpResponse:
+    answer = problem(429, str(error))
+    answer.headers["Retry-After"] = str(error.wait)
+    return answer
+
+
 @api.exception_handler(IssueError)
 def _refused_issue(request: HttpRequest, error: IssueError) -> HttpResponse:
+    return problem(error.status, str(error))
+
+
+@api.exception_handler(ApplyError)
+def _refused_application(request: HttpRequest, error: ApplyError) -> HttpResponse:
     return problem(error.status, str(error))
 
 
@@ -139,6 +137,7 @@ def make_download(request: HttpRequest, wanted: DownloadIn) -> Any:
     checkpoint = Checkpoint.objects.named(wanted.checkpoint).select_related("family").first()
     if checkpoint is None:
         raise IssueError(f"{wanted.checkpoint} is not published here.", 404)
+    tokens.require_checkpoint(token, checkpoint.name)
     if wanted.shards and len(wanted.shards) > MOST_SHARDS:
         raise IssueError(f"shards: ask for at most {MOST_SHARDS} at once.", 422)
     download, files = issue(
@@ -147,7 +146,7 @@ def make_download(request: HttpRequest, wanted: DownloadIn) -> Any:
         at=now(),
         paths=wanted.shards,
         expires_in=wanted.expires_in,
-        address=request.META.get("REMOTE_ADDR"),
+        address=address_of(request),
         agent=request.headers.get("User-Agent", ""),
         token=token,
     )

@@ -5,6 +5,7 @@ from datetime import datetime
 from django.db import transaction
 
 from portal.access import policy
+from portal.accounts import tokens
 from portal.accounts.models import ApiToken
 from portal.audit.chain import record
 from portal.catalog.manifests import sketch_of
@@ -24,12 +25,14 @@ def hand_over(token: ApiToken, name: str, *, at: datetime) -> bytes:
 
     Raises:
         CheckpointNameError: ``name`` is not of the form.
+        TokenError: ``token`` was made for another checkpoint.
         SketchError: the policy says no, or there is no such checkpoint or no sketch of it.
         AuditError: it could not be recorded.
     """
     checkpoint = Checkpoint.objects.named(name).select_related("family").first()
     if checkpoint is None:
         raise SketchError(f"{name} is not published here.", 404)
+    tokens.require_checkpoint(token, checkpoint.name)
     answer = policy.decide(token.user, checkpoint, at)
     if not answer.allowed and not token.user.has_perm("access.decide_request"):
         raise SketchError(answer.reason, 403)

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from portal.access import policy, terms
 from portal.access.models import Grant
+from portal.accounts.addresses import address_of
 from portal.accounts.people import signed_in
 from portal.audit.chain import record
 from portal.catalog.models import Checkpoint, CheckpointNameError, Name, Shard
@@ -133,7 +134,7 @@ def urls_view(request: HttpRequest, grant: int) -> HttpResponse:
             signed_in(request),
             found.checkpoint,
             at=now(),
-            address=request.META.get("REMOTE_ADDR"),
+            address=address_of(request),
             agent=request.headers.get("User-Agent", ""),
         )
     except IssueError as error:

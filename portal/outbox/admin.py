@@ -6,4 +6,7 @@ from portal.outbox.models import Message
 
 @admin.register(Message)
 class MessageAdmin(ReadOnlyAdmin):
-    """Facts: written once, shown here."""
+    """What was written to whom; no text, which may hold a link that opens something."""
+
+    list_display = ("subject", "to", "created_at", "sent_at", "attempts")
+    exclude = ("body",)

@@ -17,7 +17,10 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 OPERATOR, PASSWORD = "operator@lab.example", "weighbridge-test"
 OPEN = ["/", "/families/notes/", "/verify/", "/account/login/", "/account/signup/", "/nowhere/"]
-SIGNED_IN = ["/access/", "/requests/", "/account/tokens/", "/verify/", "/verifications/"]
+SIGNED_IN = ["/access/", "/requests/", "/verify/", "/verifications/"]
+ACCOUNT = ["/account/identity/", "/account/email/", "/account/password/change/", "/account/2fa/"]
+ACCOUNT += ["/account/sessions/", "/account/tokens/", "/account/data/", "/device/"]
+ACCOUNT += ["/account/elsewhere/", "/account/reauthenticate/", "/account/refer/?key=x"]
 REVIEW = "/admin/access/accessrequest/1/change/"
 ADMIN = ["/admin/", "/admin/access/accessrequest/", "/admin/audit/event/", REVIEW]
 
@@ -68,7 +71,7 @@ with sync_playwright() as play:
                     page.set_viewport_size({"width": width, "height": 900})
                     page.goto(site + path)
                     wide = page.evaluate("document.documentElement.scrollWidth > innerWidth")
-                    name = (path.strip("/").replace("/", "-") or "home") + f"-{width}-{scheme}.png"
+                    name = (path.partition("?")[0].strip("/").replace("/", "-") or "home") + f"-{width}-{scheme}.png"
                     page.screenshot(path=f"{output}/{name}", full_page=True)
                     rules = [v["id"] for v in Axe().run(page).response["violations"]]
                     page.keyboard.press("Tab")
@@ -104,6 +107,14 @@ def test_our_pages_fit_a_phone_satisfy_axe_and_ask_no_other_host(portal):
         portal, {"anyone": OPEN, "operator": SIGNED_IN}
     ):
         place = f"{path} for {who}, {width} px, {scheme}"
+        assert not wrong, f"{place} is too wide or asks another host"
+        assert rules == [], f"{place}: axe finds {rules}"
+        assert focus != "BODY", f"{place} cannot be entered by keyboard"
+
+
+def test_the_pages_of_an_account_fit_a_phone_and_satisfy_axe(portal):
+    for _who, path, width, scheme, wrong, rules, focus in look(portal, {"operator": ACCOUNT}):
+        place = f"{path}, {width} px, {scheme}"
         assert not wrong, f"{place} is too wide or asks another host"
         assert rules == [], f"{place}: axe finds {rules}"
         assert focus != "BODY", f"{place} cannot be entered by keyboard"

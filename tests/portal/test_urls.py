@@ -40,10 +40,29 @@ WALK = {
     "manifest": ("/manifests/llama/7b@1/files/model.sig", 404, 404, 404, 404),
     "tokens": ("/account/tokens/", 302, 200, 200, 200),
     "token-revoke": ("/account/tokens/1/revoke/", 302, 405, 405, 405),
+    "device": ("/device/", 302, 200, 200, 200),
+    "api:get_form": ("/api/v1/families/llama/form", 401, 401, 401, 401),
+    "api:make_request": ("/api/v1/families/llama/requests", 405, 405, 405, 405),
+    "api:list_requests": ("/api/v1/requests", 401, 401, 401, 401),
+    "api:ask_device_code": ("/api/v1/device/code", 405, 405, 405, 405),
+    "api:ask_device_token": ("/api/v1/device/token", 405, 405, 405, 405),
+    "identity": ("/account/identity/", 302, 200, 200, 200),
+    "identity-about": ("/account/identity/about/", 302, 405, 405, 405),
+    "referee-ask": ("/account/identity/referees/", 302, 405, 405, 405),
+    "referee-resend": ("/account/identity/referees/{referral}/resend/", 302, 405, 405, 405),
+    "referee-withdraw": ("/account/identity/referees/{referral}/withdraw/", 302, 405, 405, 405),
+    "referee-replace": ("/account/identity/referees/{referral}/replace/", 302, 200, 404, 404),
+    "refer": ("/account/refer/", 404, 404, 404, 404),
+    "data": ("/account/data/", 302, 200, 200, 200),
+    "data-export": ("/account/data/export/", 302, 405, 405, 405),
+    "sessions": ("/account/sessions/", 302, 200, 200, 200),
+    "sessions-end-others": ("/account/sessions/end-others/", 302, 405, 405, 405),
+    "session-end": ("/account/sessions/1/end/", 302, 405, 405, 405),
     "verifications": ("/verifications/", 302, 200, 200, 200),
     "verification": ("/verifications/{check}/", 302, 200, 404, 200),
     "report-json": ("/verifications/{check}/report.json", 302, 404, 404, 404),
     "report-html": ("/verifications/{check}/report.html", 302, 404, 404, 404),
+    "api:report_leaked": ("/api/v1/tokens/leaked", 405, 405, 405, 405),
     "api:make_download": ("/api/v1/downloads", 405, 405, 405, 405),
     "api:list_checkpoints": ("/api/v1/checkpoints", 200, 200, 200, 200),
     "api:get_sketch": ("/api/v1/checkpoints/llama/7b@1/sketch", 401, 401, 401, 401),
@@ -77,6 +96,8 @@ ADMIN = {
     "/admin/outbox/message/": (302, 302, 302, 403),
     "/admin/accounts/apitoken/": (302, 302, 302, 403),
     "/admin/accounts/user/": (302, 302, 302, 200),
+    "/admin/accounts/domainentry/": (302, 302, 302, 403),
+    "/admin/accounts/referral/": (302, 302, 302, 403),
 }
 
 
@@ -94,9 +115,13 @@ def _names(patterns, space=""):
 @pytest.fixture
 def places(grant, application, checkpoint, applicant, at):
     from portal.access.models import Attachment
+    from portal.accounts import referrals
     from portal.storage.stores import store
     from portal.verification.models import Verification
 
+    referral = referrals.ask(
+        applicant, name="R", address="r@uni.example", relation="colleague", at=at
+    )
     check = Verification.objects.create(
         asked_by=applicant, source="urls", what=["https://x.example/a"], created_at=at
     )
@@ -119,6 +144,7 @@ def places(grant, application, checkpoint, applicant, at):
         "grant": grant.pk,
         "shard": checkpoint.shards.first().pk,
         "check": check.pk,
+        "referral": referral.pk,
     }
     store().delete("attachments/walk")
 
@@ -160,7 +186,15 @@ def test_the_account_pages_answer(client, applicant):
     for page in ("login", "signup", "password/reset", "confirm-email"):
         assert client.get(f"/account/{page}/").status_code == 200
     client.force_login(applicant)
-    for page in ("email", "logout", "password/change"):
+    for page in (
+        "email",
+        "logout",
+        "password/change",
+        "2fa",
+        "2fa/webauthn",
+        "reauthenticate",
+        "elsewhere",
+    ):
         assert client.get(f"/account/{page}/").status_code == 200
 
 

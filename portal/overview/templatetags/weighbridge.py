@@ -28,6 +28,10 @@ KINDS = {
     "running": "wait",
     "done": "good",
     "failed": "bad",
+    "waiting": "wait",
+    "confirmed": "good",
+    "declined": "bad",
+    "expired": "warn",
 }
 
 

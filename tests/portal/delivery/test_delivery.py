@@ -17,6 +17,7 @@ from portal.delivery.issuing import IssueError, SignedFile, issue
 from portal.delivery.models import Download
 from portal.delivery.views import shell_line
 from portal.storage.stores import store
+from tests.conftest import sign_in
 
 DAY = timedelta(days=1)
 CONTENT = bytes(range(250)) * 400
@@ -327,7 +328,7 @@ def test_who_has_no_token_is_told_how_to_send_one(client, db):
 
 
 def test_a_token_is_shown_by_the_page_that_makes_it_and_never_again(client, applicant):
-    client.force_login(applicant)
+    sign_in(client, applicant)
     page = client.post("/account/tokens/", {"name": "x", "scopes": ["download"], "days": 3})
     (secret,) = re.findall(r"hf_[A-Za-z0-9]{40}", page.text)
     assert secret not in client.get("/account/tokens/").text

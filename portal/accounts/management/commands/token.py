@@ -15,7 +15,20 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("email", metavar="EMAIL")
-        parser.add_argument("--scope", required=True, help="download, read, verify; with commas")
+        parser.add_argument(
+            "--scope", required=True, help="apply, download, read, verify; with commas"
+        )
+        parser.add_argument(
+            "--checkpoint", default="", metavar="NAME", help="the only one it opens"
+        )
+        parser.add_argument(
+            "--from",
+            dest="ranges",
+            action="append",
+            default=[],
+            metavar="CIDR",
+            help="addresses it may be used from, such as 192.0.2.0/24 (repeatable; default: any)",
+        )
         parser.add_argument("--days", type=int, help="end after so many days (default: no end)")
 
     def handle(self, *args: Any, email: str, **options: Any) -> None:
@@ -28,6 +41,8 @@ class Command(BaseCommand):
             _, secret = tokens.make(
                 user,
                 scopes=[scope.strip() for scope in options["scope"].split(",") if scope.strip()],
+                checkpoint=options["checkpoint"],
+                ranges=options["ranges"],
                 by="command:token",
                 at=at,
                 expires_at=at + timedelta(days=days) if days else None,
