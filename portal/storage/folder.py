@@ -3,6 +3,7 @@
 import filecmp
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -90,7 +91,8 @@ class FolderStore:
     def head(self, key: str, version: str = "") -> Stored | None:
         """Return the file's size, or None."""
         try:
-            return Stored(self.local_path(key).stat().st_size)
+            found = self.local_path(key).stat()
+            return Stored(found.st_size) if stat.S_ISREG(found.st_mode) else None
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 from threading import Lock, Thread
 
 PIECE = 64 << 10
@@ -11,12 +12,12 @@ class Proxy:
     """Forwards TCP from a free port of 127.0.0.1 to another; a context manager.
 
     ``cuts`` holds, for one connection after the other, after how many bytes of the answer it is
-    cut; those that come later are left alone. ``sent`` and ``received`` are the bytes that clients
+    cut, ``pause`` seconds after the last of them; those that come later are left alone. ``sent`` and ``received`` are the bytes that clients
     sent and received.
     """
 
-    def __init__(self, target: int, cuts: tuple[int, ...] = ()) -> None:
-        self.target, self.cuts = target, list(cuts)
+    def __init__(self, target: int, cuts: tuple[int, ...] = (), pause: float = 0) -> None:
+        self.target, self.cuts, self.pause = target, list(cuts), pause
         self.sent = self.received = self.connections = 0
         self._lock = Lock()
         self._open: list[socket.socket] = []
@@ -72,5 +73,6 @@ class Proxy:
                     if left <= 0:
                         break
             if left is not None and left <= 0:
+                time.sleep(self.pause)
                 source.shutdown(socket.SHUT_RDWR)
             target.shutdown(socket.SHUT_RDWR)
