@@ -18,7 +18,7 @@ from portal.access.models import Grant
 from portal.accounts.people import signed_in
 from portal.audit.chain import record
 from portal.catalog.models import Checkpoint, CheckpointNameError, Name, Shard
-from portal.delivery import serving, signers
+from portal.delivery import probes, serving, signers
 from portal.delivery.issuing import IssueError, SignedFile, issue
 from portal.storage.stores import StoreError, store
 
@@ -94,6 +94,24 @@ def _unreadable(request: HttpRequest, error: StoreError) -> HttpResponse:
     logger.error("%s", error)
     reason = "The store cannot give this file now: try again later, or write to the operators."
     return _refuse(request, reason, status=503)
+
+
+@require_safe
+def probe_view(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Hand over what `manage.py store check` put, as shards are handed over from a folder."""
+    if settings.STORE != "folder":
+        raise Http404
+    try:
+        found = probes.probe(
+            name,
+            expires=request.GET.get("expires", ""),
+            signature=request.GET.get("signature", ""),
+        )
+        return serving.serve(request, found)
+    except signers.UrlError as error:
+        return _refuse(request, str(error))
+    except StoreError as error:
+        return _unreadable(request, error)
 
 
 @require_safe

@@ -22,6 +22,7 @@ from portal.storage.stores import Bucket, Progress, Stored
 
 AT_ONCE = 8  # parts on their way; each is in memory
 LONGEST_URL = 7 * 24 * 3600  # SigV4 refuses more
+WITHOUT_REASON = ("301", "400", "403")
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 60, 4
 
 
@@ -196,15 +197,24 @@ class S3Store:
         except REFUSALS as error:
             if code_of(error) in ("404", "NoSuchKey", "NoSuchVersion"):
                 return None
+            if code_of(error) in WITHOUT_REASON:
+                # an answer to HEAD has no room for the reason; one to GET has
+                self._client.get_object(**self._named(key, version), Range="bytes=0-0")
             raise
         if "ContentLength" not in answer:  # the connection ended within the headers
             raise StoreError(f"The store gave half an answer about {key}; try again.")
         return answer
 
     def delete(self, key: str, version: str = "") -> None:
-        """Remove the object; without ``version``, a bucket that keeps versions only hides it."""
+        """Remove the object, and parts of it that were sent and never joined.
+
+        Without ``version``, a bucket that keeps versions only hides it.
+        """
         with self._told(f"{key} was not removed"):
-            self._client.delete_object(**self._named(key, version))
+            # what is not there is not hidden either: it would leave a mark where versions are kept
+            if version or self._head(key):
+                self._client.delete_object(**self._named(key, version))
+            self._end_uploads(key)
 
     def presign(
         self, key: str, *, seconds: int, version: str = "", disposition: str = ""

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.servers import end, free_port, listens, wait_for
@@ -14,6 +16,10 @@ PUBLISHED = Path(__file__).parents[2] / "docs" / "deploy" / "nginx.conf"
 def why_not() -> str:
     """Say why it cannot be started here; nothing where it can."""
     return "" if shutil.which("nginx") else "nginx is not installed (apt install nginx-light)"
+
+
+def _workers(master: int) -> set[str]:
+    return set(Path(f"/proc/{master}/task/{master}/children").read_text().split())
 
 
 class Nginx:
@@ -55,6 +61,14 @@ class Nginx:
             self.__exit__()
             raise
         return self
+
+    def reload(self, change: Callable[[str], str]) -> None:
+        """Go on with a changed configuration."""
+        path = self.folder / "nginx.conf"
+        path.write_text(change(path.read_text()))
+        old = _workers(self._process.pid)
+        self._process.send_signal(signal.SIGHUP)
+        wait_for("the new worker", lambda: not old & _workers(self._process.pid), seconds=20)
 
     def __exit__(self, *_: object) -> None:
         end(self._process)
