@@ -3,7 +3,7 @@
 import contextlib
 import socket
 import time
-from threading import Lock, Thread
+from threading import Event, Lock, Thread
 
 PIECE = 64 << 10
 
@@ -13,10 +13,13 @@ class Proxy:
 
     ``cuts`` holds, for one connection after the other, after how many bytes of the answer it is
     cut, ``pause`` seconds after the last of them; those that come later are left alone. ``sent`` and ``received`` are the bytes that clients
-    sent and received.
+    sent and received. After ``stall`` bytes from clients nothing more is forwarded.
     """
 
-    def __init__(self, target: int, cuts: tuple[int, ...] = (), pause: float = 0) -> None:
+    def __init__(
+        self, target: int, cuts: tuple[int, ...] = (), pause: float = 0, stall: int = 1 << 62
+    ) -> None:
+        self.stall, self._closing = stall, Event()
         self.target, self.cuts, self.pause = target, list(cuts), pause
         self.sent = self.received = self.connections = 0
         self._lock = Lock()
@@ -31,6 +34,7 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for connection in self._open:
@@ -62,6 +66,8 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while piece := source.recv(PIECE if left is None else min(PIECE, left)):
+                if upward and self.sent >= self.stall:
+                    self._closing.wait(60)
                 target.sendall(piece)
                 with self._lock:
                     if upward:
