@@ -8,7 +8,8 @@ digest of its parts' digests, one after the other, with ``-N`` behind.
 import base64
 import hashlib
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from portal.storage.errors import StoreError
 
 SMALLEST_PART = 16 << 20
 MOST_PARTS = 10_000
+MD5 = re.compile("[0-9a-f]{32}")
+KINDS = ("sha256", "md5")
 LARGEST = 5 << 40  # bytes of one object
 
 
@@ -34,31 +37,44 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Digests:
-    """The SHA-256 and the MD5 of a part, as bytes."""
+    """The digests of a part, as bytes; one that was not asked for is empty."""
 
-    sha256: bytes
-    md5: bytes
+    sha256: bytes = b""
+    md5: bytes = b""
 
     @classmethod
-    def of(cls, content: bytes) -> "Digests":
+    def of(cls, content: bytes, kinds: Collection[str] = KINDS) -> "Digests":
         """Return the digests of ``content``."""
         # MD5 is what a store's ETag is made of; it guards against accidents, not against people
-        md5 = hashlib.md5(content, usedforsecurity=False).digest()
-        return cls(hashlib.sha256(content).digest(), md5)
+        return cls(
+            hashlib.sha256(content).digest() if "sha256" in kinds else b"",
+            hashlib.md5(content, usedforsecurity=False).digest() if "md5" in kinds else b"",
+        )
 
     @property
     def checksum(self) -> str:
         """The SHA-256 as S3 writes it."""
         return base64.b64encode(self.sha256).decode()
 
-    def agree_with(self, answer: dict[str, Any]) -> bool:
+    def agree_with(self, answer: Mapping[str, Any]) -> bool:
         """Whether a store's ``answer`` about these bytes is about the same bytes.
 
         A store that knows SHA-256 is asked for that; else the ETag must be the MD5.
         """
         if told := answer.get("ChecksumSHA256"):
-            return bool(told == self.checksum)
-        return bool(str(answer.get("ETag", "")).strip('"') == self.md5.hex())
+            return bool(self.sha256 and told == self.checksum)
+        return bool(self.md5 and str(answer.get("ETag", "")).strip('"') == self.md5.hex())
+
+
+def kind_told(answer: Mapping[str, Any]) -> str:
+    """Return by which digest a store's ``answer`` can be compared."""
+    return "sha256" if answer.get("ChecksumSHA256") else "md5"
+
+
+def md5_told(answer: Mapping[str, Any]) -> bytes:
+    """Return the MD5 that an ETag is, or nothing where it is something else."""
+    etag = str(answer.get("ETag", "")).strip('"')
+    return bytes.fromhex(etag) if MD5.fullmatch(etag) else b""
 
 
 def plan(size: int, smallest: int = SMALLEST_PART) -> list[Part]:
@@ -93,7 +109,7 @@ def read(descriptor: int, part: Part) -> bytes:
     return b"".join(pieces)
 
 
-def whole_agrees(digests: Sequence[Digests], answer: dict[str, Any]) -> bool:
+def whole_agrees(digests: Sequence[Digests], answer: Mapping[str, Any]) -> bool:
     """Whether a store's ``answer`` about an object sent in several parts is about these."""
     count = len(digests)
     if told := answer.get("ChecksumSHA256"):

@@ -1,8 +1,9 @@
 """An S3-compatible store, through boto3.
 
-What was sent is compared with what the store says it holds: SHA-256 where the store knows it (AWS),
-else MD5, which is the ETag there (Ceph RGW 16 neither checks nor tells SHA-256). An upload that was
-ended half-way stays in the bucket, and the next one of the same file goes on with it.
+The SHA-256 of what is sent is part of the signature, so that a store refuses other bytes. AWS is told
+it as a checksum too, keeps it and tells it again. Ceph RGW 16 does neither: there, what lay in the
+bucket before is compared by MD5, which is the ETag, and the whole by the ETags of its parts. An
+upload that was ended half-way stays in the bucket, and the next one of the same file goes on with it.
 """
 
 import os
@@ -16,14 +17,23 @@ import boto3
 from botocore.config import Config
 
 from portal.storage.errors import ExistsError, StoreError, check_key
-from portal.storage.parts import SMALLEST_PART, Digests, Part, plan, read, whole_agrees
+from portal.storage.parts import (
+    SMALLEST_PART,
+    Digests,
+    Part,
+    kind_told,
+    md5_told,
+    plan,
+    read,
+    whole_agrees,
+)
 from portal.storage.remedies import REFUSALS, code_of, explain
 from portal.storage.stores import Bucket, Progress, Stored
 
 AT_ONCE = 8  # parts on their way; each is in memory
 LONGEST_URL = 7 * 24 * 3600  # SigV4 refuses more
 WITHOUT_REASON = ("301", "400", "403")
-CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 60, 4
+CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 10, 60, 4
 
 
 class S3Store:
@@ -36,6 +46,7 @@ class S3Store:
         self._client: Any = _client(bucket, bucket.endpoint)
         public = bucket.public_endpoint
         self._signer: Any = _client(bucket, public) if public else self._client
+        self._knows_sha256 = True  # until it has answered
         self._encrypted = (
             {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": bucket.kms_key}
             if bucket.kms_key
@@ -87,29 +98,20 @@ class S3Store:
 
     def _put_parts(self, key: str, descriptor: int, parts: list[Part], say: Progress) -> Stored:
         upload, there = self._upload_to_go_on_with(key)
-        digests: dict[int, Digests] = {}
         finished: dict[int, dict[str, Any]] = {}
+        digests: dict[int, Digests] = {}
 
         def send(part: Part) -> None:
             content = read(descriptor, part)
-            digests[part.number] = mine = Digests.of(content)
-            answer = there.get(part.number)
-            if not (answer and answer["Size"] == part.length and mine.agree_with(answer)):
-                answer = self._client.upload_part(
-                    Bucket=self.bucket.name,
-                    Key=key,
-                    UploadId=upload,
-                    PartNumber=part.number,
-                    Body=content,
-                    ChecksumSHA256=mine.checksum,
-                )
-                if not mine.agree_with(answer):
-                    raise StoreError(f"Part {part.number} of {key} arrived with other bytes.")
+            answer = there.get(part.number, {})
+            mine = Digests.of(content, {kind_told(answer)} if answer else ())
+            if answer.get("Size") != part.length or not mine.agree_with(answer):
+                answer, mine = self._send_part(key, upload, part, content)
             told = {"PartNumber": part.number, "ETag": answer["ETag"]}
             # a store that keeps no checksums may refuse to hear of one when it joins the parts
             if answer.get("ChecksumSHA256"):
                 told["ChecksumSHA256"] = mine.checksum
-            finished[part.number] = told
+            finished[part.number], digests[part.number] = told, mine
 
         with ThreadPoolExecutor(AT_ONCE, "upload") as pool:
             running = {pool.submit(send, part): part for part in parts}
@@ -129,10 +131,50 @@ class S3Store:
         )
         self._end_uploads(key)
         answer = self._head(key)
-        if answer is None or not whole_agrees([digests[p.number] for p in parts], answer):
+        if answer is None or not self._is_whole(descriptor, parts, digests, answer):
             self.delete(key, (answer or {}).get("VersionId", ""))
             raise StoreError(f"{key} was joined from its parts to other bytes; try again.")
         return _stored(answer)
+
+    def _send_part(
+        self, key: str, upload: str, part: Part, content: bytes
+    ) -> tuple[dict[str, Any], Digests]:
+        """Send a part; return the store's answer and the digests by which the whole is compared."""
+        mine = Digests.of(content, {"sha256"} if self._knows_sha256 else ())
+        answer: dict[str, Any] = self._client.upload_part(
+            Bucket=self.bucket.name,
+            Key=key,
+            UploadId=upload,
+            PartNumber=part.number,
+            Body=content,
+            **({"ChecksumSHA256": mine.checksum} if mine.sha256 else {}),
+        )
+        self._knows_sha256 = kind_told(answer) == "sha256"
+        if self._knows_sha256 and not mine.agree_with(answer):
+            raise StoreError(f"Part {part.number} of {key} arrived in the store with other bytes.")
+        return answer, Digests(mine.sha256, md5_told(answer))
+
+    def _is_whole(
+        self,
+        descriptor: int,
+        parts: list[Part],
+        known: dict[int, Digests],
+        answer: dict[str, Any],
+    ) -> bool:
+        """Whether the object that ``answer`` tells of is the file in these parts."""
+        kind = kind_told(answer)
+
+        def one(part: Part) -> Digests:
+            found = known.get(part.number)
+            if found and getattr(found, kind):
+                return found
+            return Digests.of(read(descriptor, part), {kind})
+
+        with ThreadPoolExecutor(AT_ONCE, "digest") as pool:
+            digests = list(pool.map(one, parts))
+        if len(digests) > 1:
+            return whole_agrees(digests, answer)
+        return (digests[0] if digests else Digests.of(b"")).agree_with(answer)
 
     def _upload_to_go_on_with(self, key: str) -> tuple[str, dict[int, dict[str, Any]]]:
         """Return the newest unfinished upload of ``key`` and its parts, else a new one."""
@@ -171,10 +213,7 @@ class S3Store:
         """Raise ExistsError unless the object is, by its digest, what the file is."""
         if there["ContentLength"] != sum(part.length for part in parts):
             raise ExistsError(key)
-        with ThreadPoolExecutor(AT_ONCE, "digest") as pool:
-            digests = list(pool.map(lambda part: Digests.of(read(descriptor, part)), parts))
-        one = digests[0] if digests else Digests.of(b"")
-        if not (whole_agrees(digests, there) if len(parts) > 1 else one.agree_with(there)):
+        if not self._is_whole(descriptor, parts, {}, there):
             raise ExistsError(key)
 
     def open(self, key: str, version: str = "") -> BinaryIO:
@@ -254,7 +293,8 @@ def _client(bucket: Bucket, endpoint: str) -> Any:
         config=Config(
             # without this, boto3 presigns for a custom endpoint with the old version 2
             signature_version="s3v4",
-            s3={"addressing_style": bucket.addressing},
+            # the bytes are signed over TLS too, where boto3 would leave them out
+            s3={"addressing_style": bucket.addressing, "payload_signing_enabled": True},
             # trailing checksums fail on several compatible stores; ours stand in the header
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

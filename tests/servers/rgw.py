@@ -45,7 +45,7 @@ osd data = {folder}/osd
 rgw data = {folder}/rgw
 [osd]
 osd objectstore = memstore
-memstore device bytes = 2147483648
+memstore device bytes = 4294967296
 [client.rgw]
 rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw crypt require ssl = false
@@ -53,6 +53,8 @@ rgw crypt s3 kms backend = testing
 rgw crypt s3 kms encryption keys = {kms_key}=YmluCmJvb3N0CmJvb3N0LWJ1aWxkCmNlcGguY29uZgo=
 rgw dns name = localhost
 rgw gc obj min wait = 1
+rgw gc processor period = 5
+rgw gc processor max time = 5
 """
 
 

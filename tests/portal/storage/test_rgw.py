@@ -109,17 +109,19 @@ def test_a_large_file_arrives_whole_in_parts_with_progress(store, large):
         store.put_file("large", large)
 
 
-def test_a_part_that_arrives_with_other_bytes_is_noticed(store, large, monkeypatch):
-    monkeypatch.setattr("portal.storage.s3.AT_ONCE", 1)
+@pytest.mark.parametrize(("operation", "size"), [("UploadPart", 8 * PART), ("PutObject", 100)])
+def test_bytes_that_change_on_their_way_are_refused(store, tmp_path, operation, size):
+    file = tmp_path / "a"
+    file.write_bytes(bytes(size))
 
-    def flip(params, **_):
-        content = params["body"].read()
-        params["body"] = io.BytesIO(bytes([content[0] ^ 1]) + content[1:])
+    def flip(request, **_):
+        content = request.body.read()
+        request.body = io.BytesIO(bytes([content[0] ^ 1]) + content[1:])
 
-    store._client.meta.events.register("before-call.s3.UploadPart", flip)
-    with pytest.raises(StoreError, match="Part 1 of large arrived with other bytes"):
-        store.put_file("large", large)
-    assert store.head("large") is None
+    store._client.meta.events.register(f"before-send.s3.{operation}", flip)
+    with pytest.raises(StoreError, match="XAmzContentSHA256Mismatch"):
+        store.put_file("a", file)
+    assert store.head("a") is None
 
 
 UPLOAD = """
