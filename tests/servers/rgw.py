@@ -10,7 +10,15 @@ from pathlib import Path
 
 from tests.servers import end, free_port, listens, wait_for
 
-PROGRAMS = ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "monmaptool", "ceph-authtool")
+PROGRAMS = (
+    "ceph",
+    "ceph-mon",
+    "ceph-osd",
+    "radosgw",
+    "radosgw-admin",
+    "monmaptool",
+    "ceph-authtool",
+)
 ACCESS_KEY, SECRET_KEY = "WEIGHBRIDGETESTS", "made-up-secret-for-tests"
 KMS_KEY = "weights"
 ATTEMPTS, TRIES = 5, 20
