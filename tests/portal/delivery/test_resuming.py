@@ -106,7 +106,8 @@ def test_a_download_goes_on_in_the_middle_after_its_signature_ended(request, sto
         assert proxy.received < len(CONTENT) * 1.5, "what was there is not fetched again"
     if store is s3:
         issued = Event.objects.filter(action="store_url.issued")
-        assert issued.count() >= 3, "each time the portal was asked"
+        asked = 2 if tool == "aria2c" else 3  # it may try the old signature once, and end
+        assert issued.count() >= asked, "each time the portal was asked"
 
 
 def test_aria2_fetches_ranges_at_once_and_goes_on(request, tmp_path):
