@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,9 +44,11 @@ class S3Store:
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
-        self._client: Any = _client(bucket, bucket.endpoint)
+        self._session = boto3.session.Session()
         public = bucket.public_endpoint
-        self._signer: Any = _client(bucket, public) if public else self._client
+        with self._told("The store cannot be used"):
+            self._client: Any = _client(self._session, bucket, bucket.endpoint)
+            self._signer: Any = _client(self._session, bucket, public) if public else self._client
         self._knows_sha256 = True  # until it has answered
         self._encrypted = (
             {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": bucket.kms_key}
@@ -265,9 +268,20 @@ class S3Store:
             parameters["ResponseContentDisposition"] = disposition
         with self._told(f"{key} cannot be signed for"):
             url: str = self._signer.generate_presigned_url(
-                "get_object", Params=parameters, ExpiresIn=min(seconds, LONGEST_URL)
+                "get_object",
+                Params=parameters,
+                ExpiresIn=min(seconds, LONGEST_URL, self._seconds_left()),
             )
         return url
+
+    def _seconds_left(self) -> int:
+        """Return how long the credentials live: a URL should not promise more."""
+        credentials = self._session.get_credentials()
+        # botocore tells the end of credentials that are renewed in no public way
+        ends = getattr(credentials, "_expiry_time", None)
+        if ends is None:
+            return LONGEST_URL
+        return max(int((ends - datetime.now(UTC)).total_seconds()), 1)
 
     def _named(self, key: str, version: str) -> dict[str, str]:
         named = {"Bucket": self.bucket.name, "Key": check_key(key)}
@@ -280,13 +294,15 @@ class S3Store:
             yield
         except REFUSALS as error:
             raise StoreError(f"{what}: {explain(error)}.") from error
+        except RuntimeError as error:  # botocore's word for credentials that nobody renewed
+            raise StoreError(f"{what}: {explain(error)}; renew the credentials.") from error
         except OSError as error:
             raise StoreError(f"{what} ({error.strerror or error}).") from error
 
 
-def _client(bucket: Bucket, endpoint: str) -> Any:
+def _client(session: boto3.session.Session, bucket: Bucket, endpoint: str) -> Any:
     """Return a client; each process makes its own, and threads share it."""
-    return boto3.session.Session().client(
+    return session.client(
         "s3",
         region_name=bucket.region,
         endpoint_url=endpoint or None,

@@ -1,6 +1,7 @@
 """Signatures and digests for S3: arithmetic, with made-up keys and no server."""
 
 import hashlib
+from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import botocore.auth
@@ -76,6 +77,23 @@ def test_a_url_is_for_the_address_that_visitors_reach(made_up_keys, bucket, netl
 def test_no_url_is_promised_longer_than_the_signature_allows(made_up_keys):
     query = parse_qs(presigned(HERE, seconds=10**9).query)
     assert query["X-Amz-Expires"] == ["604800"]
+
+
+@pytest.mark.parametrize(("left", "promised"), [(3600, {"60"}), (30, {"28", "29", "30"})])
+def test_no_url_is_promised_longer_than_the_credentials_live(
+    made_up_keys, monkeypatch, left, promised
+):
+    ends = datetime.now(UTC) + timedelta(seconds=left)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "made-up")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", ends.isoformat())
+    assert parse_qs(presigned(HERE).query)["X-Amz-Expires"][0] in promised
+
+
+def test_credentials_that_have_ended_are_told_in_words(made_up_keys, monkeypatch):
+    ended = datetime.now(UTC) - timedelta(seconds=5)
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", ended.isoformat())
+    with pytest.raises(StoreError, match="renew the credentials"):
+        presigned(HERE)
 
 
 def test_encryption_by_a_key_is_part_of_what_is_signed(made_up_keys):
