@@ -128,7 +128,10 @@ class Check:
 
     def _get(self) -> str:
         started = time.time()
-        status, headers, content = _ask(self._url)
+        try:
+            status, headers, content = _ask(self._url)
+        except CheckError as error:
+            raise CheckError(f"{error} {self.opens}") from error
         skew = _skew(headers, (started + time.time()) / 2)
         late = f"; the clocks are {skew:.0f} s apart: set this machine's (chrony)" if skew else ""
         if status != 200:
@@ -212,6 +215,7 @@ def _ask(url: str, **headers: str) -> tuple[int, HTTPMessage, bytes]:
 
 
 def _require_refused(urls: dict[str, str]) -> str:
+    answers = []
     for what, url in urls.items():
         status, _, content = _ask(url)
         if CONTENT[:100] in content or not 400 <= status < 500:
@@ -219,7 +223,8 @@ def _require_refused(urls: dict[str, str]) -> str:
                 f"A URL {what} was answered {status}: whoever finds an address could fetch the "
                 "weights. Shut public access to the store, or do not use it."
             )
-    return "403"
+        answers.append(str(status))
+    return ", ".join(answers)
 
 
 def _flipped(url: str) -> str:
