@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("catalog", "0002_revisions_and_notices"),
+        ("catalog", "0003_terms_accept_by"),
     ]
 
     operations = [
