@@ -73,6 +73,16 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def http_address(text: str) -> str:
+    """Read the address of a server: scheme and host, no path."""
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("say http:// or https:// and a host")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("leave out what follows the host")
+    return text.rstrip("/")
+
+
 def folder(text: str) -> Path:
     """Read a path, made absolute."""
     return Path(text).expanduser().resolve()
@@ -309,12 +319,28 @@ DEFAULT_FROM_EMAIL = SERVER_EMAIL = setting("FROM", "Weighbridge <portal@localho
 # -- stores and URLs ------------------------------------------------------------------------
 STORE = setting("STORE", "folder", one_of("folder", "s3"))
 STORE_FOLDER = setting("STORE_FOLDER", DATA / "store", folder)
+# Who sends what lies in the folder: the application, or nginx in front of it.
+SENDFILE = setting("SENDFILE", "", one_of("nginx"))
 S3_BUCKET = setting("S3_BUCKET", "", str)
-S3_ENDPOINT = setting("S3_ENDPOINT", "", str)
+S3_ENDPOINT = setting("S3_ENDPOINT", "", http_address)
+S3_PUBLIC_ENDPOINT = setting("S3_PUBLIC_ENDPOINT", "", http_address)
 S3_REGION = setting("S3_REGION", "us-east-1", str)
 S3_ADDRESSING = setting("S3_ADDRESSING", "path", one_of("path", "virtual"))
+S3_KMS_KEY = setting("S3_KMS_KEY", "", str)
 if STORE == "s3" and not S3_BUCKET:
     raise ImproperlyConfigured("WEIGHBRIDGE_S3_BUCKET is not set, and WEIGHBRIDGE_STORE is s3.")
+CLOUDFRONT_URL = setting("CLOUDFRONT_URL", "", http_address)
+CLOUDFRONT_KEY_ID = setting("CLOUDFRONT_KEY_ID", "", str)
+CLOUDFRONT_KEY_FILE = setting("CLOUDFRONT_KEY_FILE", None, folder)
+CLOUDFRONT_UNVERIFIED_ECDSA = setting("CLOUDFRONT_UNVERIFIED_ECDSA", False, yes_or_no)
+if CLOUDFRONT_URL:
+    if STORE != "s3":
+        raise ImproperlyConfigured("WEIGHBRIDGE_CLOUDFRONT_URL needs WEIGHBRIDGE_STORE=s3.")
+    for _name in ("CLOUDFRONT_KEY_ID", "CLOUDFRONT_KEY_FILE"):
+        if not vars()[_name]:
+            raise ImproperlyConfigured(
+                f"WEIGHBRIDGE_{_name} is not set, and WEIGHBRIDGE_CLOUDFRONT_URL is."
+            )
 URL_SECONDS = setting("URL_SECONDS", 3600, positive)
 URL_SECONDS_AT_MOST = 12 * 3600
 STORE_URL_SECONDS = 60

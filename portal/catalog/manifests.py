@@ -30,7 +30,7 @@ def manifest_of(checkpoint: Checkpoint) -> Path:
         if target.is_file() and target.stat().st_size == shard.size:
             continue
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with store().open(shard.store_key) as source:
+        with store().open(shard.store_key, shard.store_version) as source:
             draft = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
             draft.write_bytes(source.read())
             draft.replace(target)

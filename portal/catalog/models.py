@@ -194,6 +194,9 @@ class Shard(models.Model):
     size = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
     store_key = models.CharField(max_length=1300)
+    store_version = models.CharField(
+        max_length=1024, blank=True, help_text="where the store keeps versions, the one published"
+    )
     is_manifest = models.BooleanField(default=False)
     replaced_at = models.DateTimeField(
         null=True, blank=True, help_text="by the same file of a newer revision of the manifest"

@@ -1,7 +1,7 @@
 """Publish a checkpoint: describe it, sign the manifest, store the files, write the rows.
 
 The rows come last, in one transaction with their event: until then nothing is published, and an
-interrupted `publish` is simply run again (finished files are not hashed again).
+interrupted `publish` is simply run again (finished files are neither hashed nor sent again).
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,8 +24,8 @@ from portal.catalog import keyring
 from portal.catalog.manifests import sketch_path
 from portal.catalog.models import Checkpoint, Family, Name, Shard, Terms
 from portal.storage.keyfiles import read_or_make_secret
-from portal.storage.stores import store
-from verifier import oms
+from portal.storage.stores import ExistsError, Progress, Stored, store
+from verifier import oms, progress
 from verifier.trust import Trust
 
 BUNDLE = "model.sig"
@@ -90,6 +90,7 @@ def publish(
     with_files: Sequence[Path] = (),
     manifest_out: Path | None = None,
     say: Callable[[str], None] = lambda sentence: None,
+    show: progress.Progress = progress.silent,
 ) -> Published:
     """Publish the files of ``folder`` (and ``with_files``) as ``name``.
 
@@ -115,16 +116,17 @@ def publish(
         return Published(earlier, False, ())
     sources = {file.name: file for file in with_files}
     statement = _sign(resources, name, work, by=by, at=at)
-    for resource in resources:
-        side = resource["name"].startswith(SIDE_FOLDER)
-        base = work if side else folder
-        source = sources.get(resource["name"], base / resource["name"])
-        _store(name, resource, source)
-    _store(name, _resource_of(work / BUNDLE), work / BUNDLE)
+    files = [*resources, _resource_of(work / BUNDLE)]
+    sent = Sent(show, sum(file["size"] for file in files))
+    versions = {}
+    for file in files:
+        of_work = file["name"] == BUNDLE or file["name"].startswith(SIDE_FOLDER)
+        source = sources.get(file["name"], (work if of_work else folder) / file["name"])
+        versions[file["name"]] = _store(name, file, source, sent).version
     with keyring.locked(by=by, at=at) as root:
         if statement.signed_by not in root.roles["release"].keyids:
             raise PublishError(f"The release key was revoked meanwhile; publish {name} again.")
-        checkpoint = _write_rows(name, resources, work, statement, by=by, at=at)
+        checkpoint = _write_rows(name, files, versions, work, statement, by=by, at=at)
     if (work / "sketch.json").is_file():
         target = sketch_path(str(name))
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -212,18 +214,34 @@ def _key(name: Name, path: str) -> str:
     return f"checkpoints/{name}/{path}"
 
 
-def _store(name: Name, resource: dict[str, Any], source: Path) -> None:
+class Sent:
+    """Counts the bytes that are in the store and shows them."""
+
+    def __init__(self, show: progress.Progress, total: int) -> None:
+        self._show, self._total, self._done = show, total, 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        self._show("store", self._done, self._total)
+
+
+def _store(name: Name, file: dict[str, Any], source: Path, sent: Progress) -> Stored:
     """Put one file into the store; it must be what was hashed, before and after it was copied."""
-    key = _key(name, resource["name"])
+    key = _key(name, file["name"])
     before = source.stat()
-    if store().exists(key):
-        store().delete(key)  # left by an earlier publish of this name that did not finish
-    store().put_file(key, source)
+    try:
+        stored = store().put_file(key, source, sent)
+    except ExistsError:
+        # left by an earlier publish of this name that did not finish
+        if left := store().head(key):
+            store().delete(key, left.version)
+        stored = store().put_file(key, source, sent)
     after = source.stat()
     unchanged = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
-    if not unchanged or after.st_size != resource["size"]:
-        store().delete(key)
+    if not unchanged or after.st_size != file["size"]:
+        store().delete(key, stored.version)
         raise PublishError(f"{source} changed while it was published; publish again when it rests.")
+    return stored
 
 
 def _weights_digest(work: Path) -> str:
@@ -239,7 +257,8 @@ def _weights_digest(work: Path) -> str:
 @transaction.atomic
 def _write_rows(
     name: Name,
-    resources: Sequence[dict[str, Any]],
+    files: Sequence[dict[str, Any]],
+    versions: Mapping[str, str],
     work: Path,
     statement: oms.Statement,
     *,
@@ -257,7 +276,6 @@ def _write_rows(
         published_at=at,
         published_by=by,
     )
-    files = [*resources, _resource_of(work / BUNDLE)]
     Shard.objects.bulk_create(
         Shard(
             checkpoint=checkpoint,
@@ -265,6 +283,7 @@ def _write_rows(
             size=file["size"],
             sha256=file["sha256"],
             store_key=_key(name, file["name"]),
+            store_version=versions[file["name"]],
             is_manifest=file["name"] == BUNDLE or file["name"].startswith(SIDE_FOLDER),
         )
         for file in files
@@ -275,7 +294,7 @@ def _write_rows(
         actor=by,
         at=at,
         statement=statement.digest,
-        files=len(resources),
+        files=len(files) - 1,  # the bundle is not one of those it signs
     )
     return checkpoint
 

@@ -61,7 +61,7 @@ def _describe_again(
     recorded = shards.get(manifest.CHECKPOINT)
     if recorded is None or manifest.BUNDLE_NAME not in shards:
         raise ResignError(f"{checkpoint} has no manifest to be signed again; publish it anew.")
-    with store().open(recorded.store_key) as file:
+    with store().open(recorded.store_key, recorded.store_version) as file:
         content = file.read(MAX_BYTES)
     if hashlib.sha256(content).hexdigest() != recorded.sha256:
         raise ResignError(
@@ -78,13 +78,14 @@ def _describe_again(
 
 def _store(checkpoint: Checkpoint, place: str, path: str, content: bytes) -> Shard:
     key = f"{place}/{path}"
-    store().put_bytes(key, content)
+    stored = store().put_bytes(key, content)
     return Shard(
         checkpoint=checkpoint,
         path=path,
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         store_key=key,
+        store_version=stored.version,
         is_manifest=True,
     )
 

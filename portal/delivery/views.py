@@ -19,7 +19,7 @@ from portal.accounts.addresses import address_of
 from portal.accounts.people import signed_in
 from portal.audit.chain import record
 from portal.catalog.models import Checkpoint, CheckpointNameError, Name, Shard
-from portal.delivery import serving, signers
+from portal.delivery import probes, serving, signers
 from portal.delivery.issuing import IssueError, SignedFile, issue
 from portal.storage.stores import StoreError, store
 
@@ -50,6 +50,10 @@ def shard_view(request: HttpRequest, grant: int, shard: int, name: str) -> HttpR
             return serving.serve(request, found)
         except StoreError as error:
             return _unreadable(request, error)
+    if request.method == "HEAD":
+        # answered here: a signature for GET does not open HEAD, and a client that is redirected
+        # would go on asking the store with a signature that ends, instead of asking us
+        return HttpResponse(headers=serving.headers_behind_redirect(found))
     with transaction.atomic():
         record(
             "store_url.issued",
@@ -58,14 +62,24 @@ def shard_view(request: HttpRequest, grant: int, shard: int, name: str) -> HttpR
             at=at,
             shard=found.pk,
         )
-    url = store().presign(  # type: ignore[attr-defined]  # only stores outside this machine presign
-        found.store_key,
-        method=request.method,
+    try:
+        return _to_the_store(found)
+    except StoreError as error:
+        return _unreadable(request, error)
+
+
+def _to_the_store(shard: Shard) -> HttpResponse:
+    """Send the visitor on, with a signature of the store's that lives for a minute."""
+    url = store().presign(
+        shard.store_key,
+        version=shard.store_version,
         seconds=settings.STORE_URL_SECONDS,
-        disposition=serving.disposition(found),
+        disposition=serving.disposition(shard),
     )
-    response = redirect(url)
+    response = redirect(str(url))
+    # neither is the answer kept, nor does the page behind the link learn where it came from
     response["Cache-Control"] = "no-store"
+    response["Referrer-Policy"] = "no-referrer"
     return response
 
 
@@ -84,6 +98,24 @@ def _unreadable(request: HttpRequest, error: StoreError) -> HttpResponse:
 
 
 @require_safe
+def probe_view(request: HttpRequest, name: str) -> HttpResponseBase:
+    """Hand over what `manage.py store check` put, as shards are handed over from a folder."""
+    if settings.STORE != "folder":
+        raise Http404
+    try:
+        found = probes.probe(
+            name,
+            expires=request.GET.get("expires", ""),
+            signature=request.GET.get("signature", ""),
+        )
+        return serving.serve(request, found)
+    except signers.UrlError as error:
+        return _refuse(request, str(error))
+    except StoreError as error:
+        return _unreadable(request, error)
+
+
+@require_safe
 def manifest_view(request: HttpRequest, name: str, path: str) -> HttpResponseBase:
     """Serve a file of a checkpoint's manifest to anyone: digests are open, weights are not."""
     try:
@@ -96,7 +128,7 @@ def manifest_view(request: HttpRequest, name: str, path: str) -> HttpResponseBas
     try:
         if settings.STORE == "folder":
             return serving.serve(request, shard)
-        with store().open(shard.store_key) as file:
+        with store().open(shard.store_key, shard.store_version) as file:
             content = file.read()
     except StoreError as error:
         return _unreadable(request, error)

@@ -5,6 +5,13 @@ class StoreError(Exception):
     """An object cannot be kept or read; the message says which and what to do."""
 
 
+class ExistsError(StoreError):
+    """There is such an object, and it is not the one that was to be put."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} is in the store already; nothing is overwritten.")
+
+
 def check_key(key: str) -> str:
     """Return ``key`` if it can never lead out of the store.
 

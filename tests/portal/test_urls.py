@@ -37,6 +37,7 @@ WALK = {
     "my-access": ("/access/", 302, 200, 200, 200),
     "urls": ("/access/{grant}/urls/", 302, 405, 405, 405),
     "shard": ("/d/{grant}/{shard}/a.bin", 403, 403, 403, 403),
+    "probe": ("/d/check/.weighbridge-check-00000000000000000000000000000000", 403, 403, 403, 403),
     "manifest": ("/manifests/llama/7b@1/files/model.sig", 404, 404, 404, 404),
     "tokens": ("/account/tokens/", 302, 200, 200, 200),
     "token-revoke": ("/account/tokens/1/revoke/", 302, 405, 405, 405),

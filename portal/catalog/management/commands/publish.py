@@ -8,6 +8,7 @@ from django.utils.timezone import now
 from portal.catalog.models import CheckpointNameError, Name
 from portal.catalog.publishing import PublishError, publish
 from portal.storage.stores import StoreError
+from verifier import progress
 
 
 class Command(BaseCommand):
@@ -33,6 +34,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, folder: Path, name: str, **options: Any) -> None:
+        show = progress.choose(as_json=False)
         try:
             done = publish(
                 folder,
@@ -42,9 +44,12 @@ class Command(BaseCommand):
                 with_files=options["with_files"],
                 manifest_out=options["manifest_out"],
                 say=self.stderr.write,
+                show=show,
             )
         except (CheckpointNameError, PublishError, StoreError) as error:
             raise CommandError(str(error)) from error
+        finally:
+            progress.close(show)
         checkpoint = done.checkpoint
         count = checkpoint.shards.weights().count()
         if done.is_new:
