@@ -149,6 +149,7 @@ CONTENT_SECURITY_POLICY: dict[str, Any] = {
 INSTALLED_APPS = [
     "portal.overview",
     "portal.verification",
+    "portal.hub",
     "portal.delivery",
     "portal.access",
     "portal.catalog",

@@ -1,0 +1,71 @@
+"""A repository that lies in the store, and requests as the Hub's clients send them."""
+
+import hashlib
+import json
+
+import pytest
+
+from portal.accounts import tokens
+from portal.catalog.models import Shard
+from portal.hub import listing
+from portal.storage.stores import store
+
+MANIFEST = (".weighbridge/checkpoint.json", "model.sig")
+
+
+def git_sha1(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def add_file(checkpoint, path, content, **fields):
+    """Put one more file into a checkpoint."""
+    key = f"checkpoints/{checkpoint}/{fields.get('replaced_at', '')}{path}"
+    store().put_bytes(key, content)
+    return Shard.objects.create(
+        checkpoint=checkpoint,
+        path=path,
+        size=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        store_key=key,
+        is_manifest=path in MANIFEST,
+        **fields,
+    )
+
+
+def sign(checkpoint, bundle=b"signed"):
+    """Add what stands for a signed manifest; whether it holds is the client's to check."""
+    names = {"config.json": {"git_sha1": git_sha1(b"{}\n")}, "a.bin": {"git_sha1": "0" * 40}}
+    add_file(checkpoint, MANIFEST[0], json.dumps({"files": names}).encode())
+    return add_file(checkpoint, MANIFEST[1], bundle)
+
+
+@pytest.fixture
+def repository(checkpoint):
+    """`llama/7b`: `a.bin`, `config.json`, `sub dir/b.bin` and the manifest."""
+    add_file(checkpoint, "sub dir/b.bin", b"deep")
+    sign(checkpoint)
+    listing.forget()
+    yield checkpoint
+    listing.forget()
+
+
+@pytest.fixture
+def commit(repository):
+    return hashlib.sha256(b"signed").hexdigest()[:40]
+
+
+@pytest.fixture
+def headers_of(at):
+    """The Authorization header of a person, with a token for ``scopes``."""
+
+    def make(person, *scopes):
+        _, secret = tokens.make(person, scopes=scopes or ["download"], by="tests", at=at)
+        return {"Authorization": f"Bearer {secret}"}
+
+    return make
+
+
+@pytest.fixture
+def mine(headers_of, applicant):
+    """The applicant's own header, for downloading."""
+    return headers_of(applicant)
