@@ -8,7 +8,10 @@ import pytest
 from portal.accounts import tokens
 from portal.catalog.models import Shard
 from portal.hub import listing
+from portal.overview.demo.portal_process import Portal
 from portal.storage.stores import store
+from tests.portal.hub import live
+from tests.portal.hub.cutting import cutting
 
 MANIFEST = (".weighbridge/checkpoint.json", "model.sig")
 
@@ -69,3 +72,19 @@ def headers_of(at):
 def mine(headers_of, applicant):
     """The applicant's own header, for downloading."""
     return headers_of(applicant)
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory):
+    """A real portal, seen through a proxy that can cut a connection."""
+    folder = tmp_path_factory.mktemp("hub")
+    portal = Portal(folder / "portal")
+    with cutting(portal.port) as proxy:
+        portal.environment["WEIGHBRIDGE_URL"] = proxy.url
+        official = live.fill(folder)
+        try:
+            tokens_of = live.publish(portal, official)
+            portal.start_site()
+            yield live.Hub(portal, proxy, official, tokens_of)
+        finally:
+            portal.stop()

@@ -1,0 +1,366 @@
+"""Unmodified clients against a real portal: only `HF_ENDPOINT` and `HF_TOKEN` are set.
+
+The first line of each test's docstring is a row of docs/clients.md, written by tests/clients.py.
+"""
+
+import filecmp
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.portal.client.conftest import run
+from tests.portal.hub.live import BIG, FILES, HF, HUBS, META, ROOT, install
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session", params=HUBS)
+def client(request):
+    """A version of huggingface_hub, installed where pytest keeps things between runs."""
+    return install(request.param, Path(request.config.cache.mkdir("hub-clients")))
+
+
+@pytest.fixture(autouse=True)
+def row(request, record_property):
+    """Note which cell of the table this test fills."""
+    if "client" in request.fixturenames:
+        name, version = "huggingface_hub", request.getfixturevalue("client").version
+    else:
+        name, version = request.function.client
+    record_property("cell", [name, version, request.function.__doc__.splitlines()[0].rstrip(".")])
+
+
+@pytest.fixture
+def env(hub, tmp_path):
+    """The grantee's shell, with a cache of its own."""
+    return hub.environment(tmp_path)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Digests of all files below ``folder`` by name; what clients keep for themselves is left out."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".cache" not in path.parts
+    }
+
+
+def snapshot(env, repo: str) -> Path:
+    (found,) = (Path(env["HF_HOME"]) / "hub" / f"models--{repo.replace('/', '--')}").glob(
+        "snapshots/*"
+    )
+    return found
+
+
+@pytest.mark.parametrize("repo", [HF, META, FILES])
+def test_a_whole_repository_arrives_byte_for_byte(hub, client, env, repo):
+    """`hf download REPO`, in Hugging Face and Meta layout."""
+    client.hf("download", repo, env=env)
+    assert tree(snapshot(env, repo)) == tree(hub.official[repo])
+
+
+def test_one_file_goes_into_a_folder(hub, client, env, tmp_path):
+    """`hf download REPO FILE --local-dir DIR`."""
+    name = "notes/read me.txt"
+    client.hf("download", FILES, name, "--local-dir", tmp_path / "copy", env=env)
+    assert tree(tmp_path / "copy") == {name: tree(hub.official[FILES])[name]}
+
+
+def test_a_copy_that_is_complete_is_not_asked_for_again(hub, client, env):
+    """`hf download` again: nothing is downloaded."""
+    client.hf("download", HF, env=env)
+    before = len(hub.asked(" GET /d/"))
+    client.hf("download", HF, env=env)
+    assert len(hub.asked(" GET /d/")) == before
+
+
+def test_a_download_that_was_cut_goes_on_in_the_middle(hub, client, env):
+    """`hf download` of a connection that was cut: it goes on in the middle."""
+    before = len(hub.asked("/large.dat"))
+    hub.proxy.cut_after = BIG // 2 + (1 << 20)
+    # up to 1.17 the next run goes on, since 1.20 the same one
+    client.hf("download", FILES, "large.dat", env=env, ok=client.number > (1, 17))
+    client.hf("download", FILES, "large.dat", env=env)
+    assert hub.proxy.cut_after is None
+    assert filecmp.cmp(snapshot(env, FILES) / "large.dat", hub.official[FILES] / "large.dat", False)
+    given = [status for method, place, status, _ in hub.asked("/large.dat") if "/d/" in place]
+    assert given[-2:] == ["200", "206"], given[before:]
+
+
+def test_the_cache_is_verified(hub, client, env):
+    """`hf cache verify`: a whole copy is good, one flipped byte is found."""
+    if client.number < (1, 1):
+        pytest.skip("hf cache verify came with 1.1")
+    client.hf("download", HF, env=env)
+    client.hf("cache", "verify", HF, "--fail-on-missing-files", env=env)
+    weights = next(snapshot(env, HF).glob("*.safetensors")).resolve()
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.chmod(0o600)
+    weights.write_bytes(content)
+    client.hf("cache", "verify", HF, env=env, ok=False)
+
+
+def test_a_snapshot_of_a_version_and_of_a_commit_are_one(hub, client, env):
+    """`snapshot_download` of a version, and of its commit."""
+    code = """
+from huggingface_hub import snapshot_download
+place = snapshot_download(sys.argv[1], revision="1")
+commit = HfApi().model_info(sys.argv[1]).sha
+print(json.dumps([place, snapshot_download(sys.argv[1], revision=commit)]))
+"""
+    version, commit = client.python(code, HF, env=env)
+    assert version == commit and tree(Path(version)) == tree(hub.official[HF])
+
+
+def test_the_signed_manifest_comes_along_and_verifies(hub, client, env, tmp_path):
+    """`hf download`, then `python -m verifier`: identical."""
+    client.hf("download", HF, "--local-dir", tmp_path / "copy", env=env)
+    shutil.rmtree(tmp_path / "copy" / ".cache")
+    key = hub.portal.data / "keys" / "release.pub.pem"
+    done = subprocess.run(
+        [sys.executable, "-m", "verifier", tmp_path / "copy", "--checks", "files"]
+        + ["--trusted-key", key],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stdout.startswith("IDENTICAL"), done.stderr
+
+
+def test_the_token_is_known(hub, client, env):
+    """`hf auth login --token`, `hf auth whoami`."""
+    token = env.pop("HF_TOKEN")
+    client.hf("auth", "login", "--token", token, env=env)
+    assert "grantee@uni.example" in client.hf("auth", "whoami", env=env)
+
+
+def test_what_is_there_can_be_looked_up(hub, client, env):
+    """`HfApi`: model_info, list_models, list_repo_tree, refs, commits, paths, auth_check."""
+    code = """
+api, repo = HfApi(), sys.argv[1]
+info = api.model_info(repo, files_metadata=True)
+api.auth_check(repo)
+files = {each.rfilename: each.size for each in info.siblings}
+listed = {each.path: each.size for each in api.list_repo_tree(repo, recursive=True)
+          if hasattr(each, "blob_id")}
+(path,) = api.get_paths_info(repo, ["large.dat"])
+print(json.dumps({
+    "same": files == listed,
+    "gated": info.gated,
+    "large": [path.size, path.lfs.sha256],
+    "models": [each.id for each in api.list_models(search="files")],
+    "refs": [each.name for each in api.list_repo_refs(repo).tags],
+    "commits": [each.commit_id for each in api.list_repo_commits(repo)] == [info.sha],
+}))
+"""
+    assert client.python(code, FILES, env=env) == {
+        "same": True,
+        "gated": "manual",
+        "large": [BIG, tree(hub.official[FILES])["large.dat"]],
+        "models": [FILES],
+        "refs": ["1"],
+        "commits": True,
+    }
+
+
+def test_who_may_not_is_told_why(hub, client, tmp_path):
+    """A refusal: `GatedRepoError` with the portal's own words."""
+    env = hub.environment(tmp_path, "stranger")
+    code = """
+from huggingface_hub import hf_hub_download
+from huggingface_hub.utils import GatedRepoError
+try:
+    hf_hub_download(sys.argv[1], "config.json")
+except GatedRepoError as error:
+    print(json.dumps(str(error)))
+"""
+    assert f"{hub.proxy.url}/families/llama/" in client.python(code, HF, env=env)
+    said = client.hf("download", HF, "config.json", env=env, ok=False)
+    assert "/families/llama/" in said  # since 1.6 by the warning alone
+
+
+def test_what_is_not_there_is_told_apart(hub, client, env):
+    """Missing repository, revision and file: each its own error."""
+    code = """
+from huggingface_hub import hf_hub_download
+said = []
+for repo, revision, file in (("a/b", "main", "x"), (sys.argv[1], "9", "x"), (sys.argv[1], "1", "x")):
+    try:
+        hf_hub_download(repo, file, revision=revision)
+    except Exception as error:
+        said.append([each.__name__ for each in type(error).__mro__])
+print(json.dumps(said))
+"""
+    repository, revision, file = client.python(code, HF, env=env)
+    assert "RepositoryNotFoundError" in repository and "GatedRepoError" not in repository
+    assert "RevisionNotFoundError" in revision
+    assert "EntryNotFoundError" in file
+
+
+def test_a_token_that_is_unknown_is_said_to_be(hub, client, env):
+    """A token of another site: said to be unknown, not a missing repository."""
+    env["HF_TOKEN"] = f"hf_{'x' * 40}"
+    said = client.python("HfApi().model_info(sys.argv[1])", HF, env=env, ok=False)
+    assert "Invalid credentials in Authorization header" in said
+    assert "Repository Not Found" not in said
+
+
+APPLY = """
+import os, sys
+sys.path.insert(0, {root!r})
+os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings"
+import django
+django.setup()
+from django.utils.timezone import now
+from portal.access import applications
+from portal.accounts.people import find_or_make
+from portal.catalog.models import Checkpoint
+person = find_or_make({email!r}, by="tests", at=now())
+checkpoint = Checkpoint.objects.named({name!r}).get()
+request = applications.begin(person, checkpoint.family, at=now())
+applications.save(request, answers={{"name": "Ada"}}, checkpoints=[checkpoint], at=now())
+applications.submit(request, terms=checkpoint.family.terms, at=now(), address=None, agent="")
+"""
+
+
+@pytest.fixture
+def applied(hub, client):
+    """Three people who wait for an answer; their addresses."""
+    slug = client.version.replace(".", "-")
+    people = [f"{who}-{slug}@uni.example" for who in ("accepted", "rejected", "granted")]
+    for email in people[:2]:
+        code = APPLY.format(root=str(ROOT), email=email, name=f"{FILES}@1")
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=hub.portal.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    run(hub.portal, "token", people[2], "--scope", "read")  # makes the person known
+    return people
+
+
+def test_a_reviewers_script_decides(hub, client, applied, tmp_path):
+    """`HfApi`: list, accept, reject, cancel access requests; grant_access."""
+    code = """
+api, repo, (accepted, rejected, granted) = HfApi(), sys.argv[1], sys.argv[2:]
+def names():
+    return [sorted({each.username for each in list_(repo)} & set(sys.argv[2:])) for list_ in (
+        api.list_pending_access_requests,
+        api.list_accepted_access_requests,
+        api.list_rejected_access_requests)]
+seen = [names()]
+api.accept_access_request(repo, accepted)
+api.reject_access_request(repo, rejected, rejection_reason="Too vague.")
+api.grant_access(repo, granted)
+seen.append(names())
+api.cancel_access_request(repo, accepted)
+seen.append(names())
+try:
+    api.cancel_access_request(repo, rejected)
+except Exception as error:
+    seen.append(str(error))
+print(json.dumps(seen))
+"""
+    env = hub.environment(tmp_path, "reviewer")
+    accepted, rejected, granted = applied
+    first, second, third, refusal = client.python(code, FILES, *applied, env=env)
+    assert first == [sorted([accepted, rejected]), [], []]
+    assert second == [[], sorted([accepted, granted]), [rejected]]
+    assert third == [[], [granted], sorted([accepted, rejected])]
+    assert "does not go back into the queue" in refusal
+
+
+def of(name, *command):
+    """Say which client a test is about, and ask for its version."""
+
+    def decorate(test):
+        test.client = (name, _version_of(command))
+        return test
+
+    return decorate
+
+
+def _version_of(command) -> str:
+    if command[0] == "python":
+        from importlib.metadata import version
+
+        return version(command[1])
+    if not shutil.which(command[0]):
+        return "not installed"
+    said = subprocess.run([*command], capture_output=True, text=True).stdout
+    return next(word for word in said.split() if word[0].isdigit())
+
+
+@of("transformers", "python", "transformers")
+def test_a_model_answers_as_the_official_one(hub, env, tmp_path):
+    """`from_pretrained(REPO)`: logits equal to those of the official files."""
+    code = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM
+ids = torch.arange(16)[None]
+models = [AutoModelForCausalLM.from_pretrained(place) for place in sys.argv[1:]]
+here, there = (model(ids).logits for model in models)
+print(json.dumps(bool(torch.equal(here, there)) and here.abs().sum().item() > 0))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, HF, str(hub.official[HF])]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) is True
+    assert "Your access to llama/tiny-hf@1 ends on 01 January 2099" in done.stderr
+
+
+def fetch(command, token, place, cwd, ok=True):
+    header = f"Authorization: Bearer {token}"
+    given = [part.format(header=header) for part in command]
+    done = subprocess.run([*given, place], cwd=cwd, capture_output=True, text=True, timeout=60)
+    assert (done.returncode == 0) == ok, done.stderr
+
+
+def goes_on(hub, tmp_path, *command):
+    """Whether a command goes on in a file whose first part is there, asking for the rest only."""
+    place = f"{hub.proxy.url}/{FILES}/resolve/1/large.dat"
+    official = hub.official[FILES] / "large.dat"
+    target = tmp_path / "large.dat"
+    target.write_bytes(official.read_bytes()[: BIG // 3])
+    before = hub.proxy.sent
+    fetch(command, hub.tokens["grantee"], place, tmp_path)
+    assert filecmp.cmp(target, official, shallow=False)
+    assert BIG - BIG // 3 <= hub.proxy.sent - before < BIG - BIG // 4
+
+
+@of("curl", "curl", "--version")
+def test_curl_goes_on_in_the_middle(hub, tmp_path):
+    """`curl -L -C - -H "Authorization: Bearer …"`: resumed."""
+    goes_on(hub, tmp_path, "curl", "-sS", "-f", "-L", "-C", "-", "-O", "-H", "{header}")
+
+
+@of("wget", "wget", "--version")
+def test_wget_goes_on_in_the_middle(hub, tmp_path):
+    """`wget -c --header "Authorization: Bearer …"`: resumed."""
+    command = ("wget", "-q", "-c", "-O", "large.dat", "--header", "{header}")
+    goes_on(hub, tmp_path, *command)
+
+
+@of("aria2c", "aria2c", "--version")
+def test_aria2_fetches_in_parts(hub, tmp_path):
+    """`aria2c -x4 --header "Authorization: Bearer …"`: in four parts."""
+    if not shutil.which("aria2c"):
+        pytest.skip("aria2c is not installed")
+    command = ("aria2c", "-q", "-x4", "-s4", "-k1M", "--header", "{header}", "-o", "large.dat")
+    place = f"{hub.proxy.url}/{FILES}/resolve/1/large.dat"
+    fetch(command, hub.tokens["grantee"], place, tmp_path)
+    assert filecmp.cmp(tmp_path / "large.dat", hub.official[FILES] / "large.dat", shallow=False)
+
+
+@of("curl", "curl", "--version")
+def test_curl_is_told_why_not(hub, tmp_path):
+    """`curl -L` without a grant: the reason, and no file."""
+    place = f"{hub.proxy.url}/{FILES}/resolve/1/large.dat"
+    command = ("curl", "-sS", "-f", "-L", "-O", "-H", "{header}")
+    fetch(command, hub.tokens["stranger"], place, tmp_path, ok=False)
+    assert not (tmp_path / "large.dat").exists()
