@@ -15,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+from portal.accounts.rates import RateError
 from portal.audit.chain import AuditError
 from portal.storage.errors import StoreError
 
@@ -97,6 +98,10 @@ def hub_view(*methods: str) -> Callable[[View], View]:
                 response = refused(error)
                 if error.status == 405:
                     response.headers["Allow"] = ", ".join(methods)
+                return response
+            except RateError as error:
+                response = refused(Refusal(str(error), 429))
+                response.headers["Retry-After"] = str(error.wait)
                 return response
             except (AuditError, DatabaseError) as error:
                 logger.exception("Nothing was handed out: %s", type(error).__name__)

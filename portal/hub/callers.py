@@ -8,11 +8,13 @@ from django.http import HttpRequest
 from django.utils.timezone import now
 
 from portal.accounts import tokens
+from portal.accounts.addresses import address_of
 from portal.accounts.models import ApiToken
+from portal.catalog.models import Checkpoint
 from portal.hub.answers import BAD_TOKEN, GATED, Refusal
 
 BEARER = re.compile(r"Bearer +(\S{1,300})", re.IGNORECASE)
-ANY = ("read", "review", "verify")
+ANY = ("read", "verify", "review", "apply")
 
 
 def caller(request: HttpRequest, *scopes: str) -> ApiToken | None:
@@ -24,17 +26,17 @@ def caller(request: HttpRequest, *scopes: str) -> ApiToken | None:
     sent = request.headers.get("Authorization", "")
     if not sent:
         return None
-    match = BEARER.fullmatch(sent.strip())
+    match, at, address = BEARER.fullmatch(sent.strip()), now(), address_of(request)
     try:
         if match is None:
             raise tokens.TokenError("Send it as “Authorization: Bearer hf_…”.")
         *others, last = scopes
         for scope in others:
             with contextlib.suppress(tokens.ScopeError):
-                return tokens.authenticate(match[1], scope=scope, at=now())
-        return tokens.authenticate(match[1], scope=last, at=now())
+                return tokens.authenticate(match[1], scope=scope, at=at, address=address)
+        return tokens.authenticate(match[1], scope=last, at=at, address=address)
     except tokens.ScopeError as error:
-        raise Refusal(f"{error} {_where()}", 403, GATED) from None
+        raise made_for_less(error) from None
     except tokens.TokenError as error:
         raise Refusal(BAD_TOKEN, 401, warning=f"token; {error} {_where()}") from None
 
@@ -49,6 +51,23 @@ def required(request: HttpRequest, *scopes: str) -> ApiToken:
     if token is None:
         raise Refusal(f"This needs a token. {_where()}", 401)
     return token
+
+
+def require_checkpoint(token: ApiToken, checkpoint: Checkpoint) -> None:
+    """Refuse a token that was made for another checkpoint.
+
+    Raises:
+        Refusal: it was.
+    """
+    try:
+        tokens.require_checkpoint(token, checkpoint.name)
+    except tokens.ScopeError as error:
+        raise made_for_less(error) from None
+
+
+def made_for_less(error: tokens.ScopeError) -> Refusal:
+    """Say that a token holds, but not for this."""
+    return Refusal(f"{error} {_where()}", 403, GATED, warning=f"token; {error} {_where()}")
 
 
 def _where() -> str:

@@ -38,7 +38,7 @@ def _found(request: HttpRequest, repo: str, revision: str) -> tuple[Repository, 
 
 def _told(token: ApiToken | None, checkpoint: Checkpoint) -> str:
     # without a token nothing is said: a client's anonymous probe would show a false refusal
-    if token is None:
+    if token is None or token.checkpoint not in ("", checkpoint.name):
         return ""
     access = policy.decide(token.user, checkpoint, now())
     return standing.warning(

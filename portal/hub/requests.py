@@ -31,7 +31,7 @@ from portal.audit.chain import record
 from portal.catalog.models import Checkpoint
 from portal.hub import repositories
 from portal.hub.answers import Refusal, answer, hub_view
-from portal.hub.callers import required
+from portal.hub.callers import require_checkpoint, required
 from portal.hub.metadata import as_time, linked, number
 
 PAGE = 100
@@ -51,11 +51,13 @@ def _reviewer(request: HttpRequest) -> ApiToken:
     return token
 
 
-def _checkpoints(repo: str) -> list[Checkpoint]:
-    """Return the versions of a repository, the newest first."""
+def _checkpoints(repo: str, token: ApiToken) -> list[Checkpoint]:
+    """Return the versions of a repository, the newest first; ``token`` must be good for each."""
     versions = list(repositories.versions_of(repo))
     if not versions:
         raise repositories.missing(repo)
+    for checkpoint in versions:
+        require_checkpoint(token, checkpoint)
     return versions
 
 
@@ -88,7 +90,7 @@ def list_view(request: HttpRequest, repo: str, status: str) -> HttpResponse:
     token = _reviewer(request)
     after = number(request, "cursor", 0)
     found = (
-        _listed(status, _checkpoints(repo))
+        _listed(status, _checkpoints(repo, token))
         .filter(pk__gt=after)
         .select_related("applicant", "form_version")
         .order_by("pk")[: PAGE + 1]
@@ -149,7 +151,7 @@ def handle_view(request: HttpRequest, repo: str) -> HttpResponse:
     """Accept, reject or cancel one request."""
     token = _reviewer(request)
     content = _body(request)
-    checkpoints = _checkpoints(repo)
+    checkpoints = _checkpoints(repo, token)
     application = _asked_about(content, repo, checkpoints)
     status = content.get("status")
     try:
@@ -229,7 +231,7 @@ def grant_view(request: HttpRequest, repo: str) -> HttpResponse:
     """Grant the newest version to a person who did not ask for it."""
     token = _reviewer(request)
     email = _body(request).get("user", "")
-    checkpoint = _checkpoints(repo)[0]
+    checkpoint = _checkpoints(repo, token)[0]
     person = User.objects.filter(email__iexact=email, is_active=True).first()
     if person is None:
         raise Refusal(f"Nobody with the address {email[:254]!r} has an account here.", 404)

@@ -11,13 +11,14 @@ from django.urls import reverse
 from django.utils.timezone import now
 
 from portal.access import policy
+from portal.accounts.addresses import address_of
 from portal.accounts.models import ApiToken
 from portal.delivery.issuing import IssueError, issue
 from portal.delivery.serving import disposition
 from portal.delivery.views import open_file
 from portal.hub import repositories, standing
 from portal.hub.answers import GATED, NO_ENTRY, Refusal, answer, hub_view, warn
-from portal.hub.callers import caller
+from portal.hub.callers import caller, require_checkpoint
 from portal.hub.repositories import MAIN, Repository
 
 URL_SECONDS = 300
@@ -72,7 +73,7 @@ def _gated(
                 at=now(),
                 paths=[path],
                 expires_in=URL_SECONDS,
-                address=request.META.get("REMOTE_ADDR"),
+                address=address_of(request),
                 agent=request.headers.get("User-Agent", ""),
                 token=token,
             )
@@ -101,6 +102,7 @@ def _allowed(found: Repository, token: ApiToken | None) -> tuple[ApiToken, str]:
             f"make a token at {made} and send it as HF_TOKEN.",
             status=401,
         )
+    require_checkpoint(token, checkpoint)
     access = policy.decide(token.user, checkpoint, now())
     said = standing.access_of(token.user, checkpoint, access)
     if not access.allowed:

@@ -5,13 +5,15 @@ A slash in a revision or a file may come encoded; both are the same here, for a 
 
 from django.urls import re_path
 
-from portal.hub import metadata, requests, resolving
+from portal.hub import login, metadata, requests, resolving
 
 REPO = r"(?P<repo>[^/]+/[^/]+)"
 REVISION = r"(?P<revision>[^/]+)"
 MODELS = rf"^api/models/{REPO}"
 
 urlpatterns = [
+    re_path(r"^oauth/device\Z", login.device_view, name="hub-device"),
+    re_path(r"^oauth/token\Z", login.token_view, name="hub-token"),
     re_path(r"^api/whoami-v2\Z", metadata.whoami_view, name="hub-whoami"),
     re_path(r"^api/models\Z", metadata.models_view, name="hub-models"),
     re_path(rf"{MODELS}\Z", metadata.info_view, name="hub-info"),

@@ -70,6 +70,8 @@ WALK = {
     "api:openapi-json": ("/api/v1/openapi.json", 200, 200, 200, 200),
     "api:api-root": ("/api/v1/", 404, 404, 404, 404),
     # here a token says who asks, and being signed in counts for nothing
+    "hub-device": ("/oauth/device", 405, 405, 405, 405),
+    "hub-token": ("/oauth/token", 405, 405, 405, 405),
     "hub-whoami": ("/api/whoami-v2", 401, 401, 401, 401),
     "hub-models": ("/api/models", 200, 200, 200, 200),
     "hub-info": ("/api/models/llama/7b", 200, 200, 200, 200),

@@ -7,6 +7,7 @@ from django.test import Client
 
 from portal.access import applications, policy
 from portal.access.models import AccessRequest, Grant
+from portal.accounts import tokens
 from portal.audit.models import Event
 from portal.catalog.models import Checkpoint
 
@@ -212,3 +213,20 @@ def test_pages_of_requests_lead_to_each_other(
     rest = client.get(following, headers=review)
     assert [row["requestId"] for row in rest.json()] == [str(second.pk)]
     assert "Link" not in rest.headers
+
+
+def test_a_token_for_one_checkpoint_decides_on_no_other(
+    client, application, repository, reviewer, at
+):
+    _, secret = tokens.make(
+        reviewer, scopes=["review"], checkpoint="llama/13b@1", by="tests", at=at
+    )
+    headers = {"Authorization": f"Bearer {secret}"}
+    assert client.get(f"{PLACE}/pending", headers=headers).status_code == 403
+    content = {"user": "applicant@uni.example", "status": "accepted"}
+    for verb in ("handle", "grant"):
+        answer = client.post(
+            f"{PLACE}/{verb}", content, content_type="application/json", headers=headers
+        )
+        assert answer.status_code == 403
+    assert not Grant.objects.exists()

@@ -10,6 +10,7 @@ from django.db import connection
 from django.test import Client
 
 from portal.access import decisions
+from portal.accounts import tokens
 from portal.audit import chain
 from portal.audit.models import Event
 from portal.delivery.models import Download
@@ -242,3 +243,24 @@ def test_a_resolve_costs_a_fixed_number_of_queries(
         add_file(repository, f"{number}.bin", b"x")
     with django_assert_max_num_queries(26 if method == "get" else 8):
         assert ask(FILE, headers=mine).status_code in (200, 302)
+
+
+def test_a_token_for_one_checkpoint_opens_no_other(client, repository, grant, applicant, at):
+    for name, status in (("llama/7b@1", 302), ("llama/7b@2", 403)):
+        _, secret = tokens.make(applicant, scopes=["download"], checkpoint=name, by="tests", at=at)
+        answer = client.get(FILE, headers={"Authorization": f"Bearer {secret}"})
+        assert answer.status_code == status
+    assert answer.headers["X-Error-Code"] == "GatedRepo"
+    assert "made for llama/7b@2 only" in answer.headers["X-Error-Message"]
+    assert Download.objects.count() == 1
+
+
+def test_a_token_for_some_addresses_opens_nothing_elsewhere(
+    client, repository, grant, applicant, at
+):
+    for span, status in (("127.0.0.0/8", 302), ("192.0.2.0/24", 403)):
+        _, secret = tokens.make(applicant, scopes=["download"], ranges=[span], by="t", at=at)
+        headers = {"Authorization": f"Bearer {secret}"}
+        assert client.get(FILE, headers=headers).status_code == status
+    assert client.head(FILE, headers=headers).status_code == 403
+    assert client.get("/api/models/llama/7b", headers=headers).status_code == 403
