@@ -16,7 +16,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from portal.catalog.models import Checkpoint, Shard
+from portal.catalog.models import Checkpoint, Shard, ShardQuerySet
 from portal.storage.stores import StoreError, store
 from verifier import strict_json
 from verifier.errors import ManifestError
@@ -117,7 +117,7 @@ def listing_of(checkpoint: Checkpoint, commit: str, replaced_at: datetime | None
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key]
-    made = _read(as_of(checkpoint, replaced_at))
+    made = _read(as_of(checkpoint.shards.all(), replaced_at))
     with _lock:
         _kept[key] = made
         while len(_kept) > KEPT:
@@ -130,11 +130,11 @@ def forget() -> None:
     _kept.clear()
 
 
-def as_of(checkpoint: Checkpoint, replaced_at: datetime | None) -> dict[str, Shard]:
-    """Return the files by path as they were until ``replaced_at``, or as they are now."""
+def as_of(files: ShardQuerySet, replaced_at: datetime | None) -> dict[str, Shard]:
+    """Return those of ``files`` by path that were there until ``replaced_at``, or are there now."""
     if replaced_at is None:
-        return {shard.path: shard for shard in checkpoint.shards.current()}
-    then = checkpoint.shards.filter(Q(replaced_at=None) | Q(replaced_at__gte=replaced_at))
+        return {shard.path: shard for shard in files.current()}
+    then = files.filter(Q(replaced_at=None) | Q(replaced_at__gte=replaced_at))
     shards: dict[str, Shard] = {}
     for shard in then:
         known = shards.get(shard.path)

@@ -6,7 +6,7 @@ that is sent must be good, and has its person told how they stand.
 
 from datetime import datetime
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -103,9 +103,14 @@ def _page_of(request: HttpRequest, rows: list[Any]) -> tuple[list[Any], str]:
     after = start + limit
     if after >= len(rows):
         return rows[start:], ""
+    return rows[start:after], following_page(request, after)
+
+
+def following_page(request: HttpRequest, cursor: int) -> str:
+    """Return the address of the page that begins at ``cursor``."""
     query = request.GET.copy()
-    query["cursor"] = str(after)
-    return rows[start:after], f"{settings.PUBLIC_URL}{request.path}?{query.urlencode()}"
+    query["cursor"] = str(cursor)
+    return f"{settings.PUBLIC_URL}{quote(request.path)}?{query.urlencode()}"
 
 
 def number(request: HttpRequest, name: str, default: int) -> int:
@@ -135,7 +140,8 @@ def tree_view(request: HttpRequest, repo: str, revision: str, folder: str = "") 
         raise _no_entry(found, folder) from None
     page, following = _page_of(request, rows)
     if _flag(request, "expand"):
-        page = [row | {"lastCommit": _commit(found.checkpoint, found.commit)} for row in page]
+        last = {"lastCommit": _commit(found.checkpoint, found.commit)}
+        page = [row | last for row in page]
     return linked(answer(page, commit=found.commit, warning=told), following)
 
 
@@ -205,10 +211,7 @@ def models_view(request: HttpRequest) -> HttpResponse:
     start = number(request, "cursor", 0)
     rows = list(found[start : start + limit + 1])
     response = answer([_model(each, commit_of(each)) for each in rows[:limit]])
-    if len(rows) <= limit:
-        return response
-    query = urlencode(request.GET.dict() | {"cursor": start + limit})
-    return linked(response, f"{settings.PUBLIC_URL}{request.path}?{query}")
+    return linked(response, following_page(request, start + limit) if rows[limit:] else "")
 
 
 @hub_view("GET", "HEAD")

@@ -42,7 +42,7 @@ class Repository:
 
     def shard(self, path: str) -> Shard:
         """The row of one of its files."""
-        return as_of(self.checkpoint, self.replaced_at)[path]
+        return as_of(self.checkpoint.shards.filter(path=path), self.replaced_at)[path]
 
 
 def signed() -> QuerySet[Checkpoint]:

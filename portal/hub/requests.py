@@ -32,7 +32,7 @@ from portal.catalog.models import Checkpoint
 from portal.hub import repositories
 from portal.hub.answers import Refusal, answer, hub_view
 from portal.hub.callers import require_checkpoint, required
-from portal.hub.metadata import as_time, linked, number
+from portal.hub.metadata import as_time, following_page, linked, number
 
 PAGE = 100
 LARGEST_BODY = 64 * 1024
@@ -105,8 +105,7 @@ def list_view(request: HttpRequest, repo: str, status: str) -> HttpResponse:
             requests=[row.pk for row in rows[:PAGE]],
         )
     response = answer([_as_json(row, status) for row in rows[:PAGE]])
-    more = f"{settings.PUBLIC_URL}{request.path}?cursor={rows[PAGE - 1].pk}" if rows[PAGE:] else ""
-    return linked(response, more)
+    return linked(response, following_page(request, rows[PAGE - 1].pk) if rows[PAGE:] else "")
 
 
 def _as_json(request: AccessRequest, status: str) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from portal.access import policy
 from portal.accounts.addresses import address_of
 from portal.accounts.models import ApiToken
 from portal.delivery.issuing import IssueError, issue
-from portal.delivery.serving import disposition
 from portal.delivery.views import open_file
 from portal.hub import repositories, standing
 from portal.hub.answers import GATED, NO_ENTRY, Refusal, answer, hub_view, warn
@@ -48,7 +47,6 @@ def resolve_view(request: HttpRequest, repo: str, revision: str, path: str) -> H
         response.headers["ETag"] = f'"{entry.etag}"'
         response.headers["Content-Length"] = str(entry.size)
         response.headers["Content-Type"] = "application/octet-stream"
-        response.headers["Content-Disposition"] = disposition(found.shard(path))
         response.headers["Accept-Ranges"] = "bytes"
         response.headers["Cache-Control"] = "private, no-cache"
     return response

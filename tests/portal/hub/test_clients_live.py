@@ -6,6 +6,7 @@ The first line of each test's docstring is a row of docs/clients.md, written by 
 import filecmp
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tests.portal.client.conftest import run
 from tests.portal.hub.live import BIG, FILES, HF, HUBS, META, ROOT, install
 
 pytestmark = pytest.mark.slow
+CODE = re.compile(r"\b[A-Z]{4}-[A-Z]{4}\b")
 
 
 @pytest.fixture(scope="session", params=HUBS)
@@ -48,6 +50,19 @@ def tree(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".cache" not in path.parts
     }
+
+
+def in_portal(hub, code: str) -> None:
+    """Do what a page of the portal does, in its database."""
+    given = f"import django\ndjango.setup()\nfrom django.utils.timezone import now\n{code}"
+    done = subprocess.run(
+        [sys.executable, "-c", given],
+        env=hub.portal.environment | {"DJANGO_SETTINGS_MODULE": "portal.settings"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def snapshot(env, repo: str) -> Path:
@@ -139,6 +154,34 @@ def test_the_token_is_known(hub, client, env):
     assert "grantee@uni.example" in client.hf("auth", "whoami", env=env)
 
 
+APPROVE = """
+from portal.accounts import devices
+from portal.accounts.people import find_or_make
+person = find_or_make("grantee@uni.example", by="tests", at=now())
+devices.decide(devices.typed({code!r}, at=now()), user=person, approved=True, at=now())
+"""
+
+
+@pytest.mark.parametrize("client", HUBS[1:], indirect=True)  # it came with 1.20
+def test_a_browser_logs_the_terminal_in(hub, client, env):
+    """`hf auth login` without a token: approved in a browser."""
+    del env["HF_TOKEN"]
+    login = subprocess.Popen(
+        [client.folder / "hf", "auth", "login"],
+        env=env | {"PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with login:
+        code = next(filter(None, (CODE.search(line) for line in login.stdout)))[0]
+        in_portal(hub, APPROVE.format(code=code))
+        login.stdout.read()
+    assert login.returncode == 0
+    assert "grantee@uni.example" in client.hf("auth", "whoami", env=env)
+    client.hf("download", HF, "config.json", env=env)
+
+
 def test_what_is_there_can_be_looked_up(hub, client, env):
     """`HfApi`: model_info, list_models, list_repo_tree, refs, commits, paths, auth_check."""
     code = """
@@ -211,12 +254,6 @@ def test_a_token_that_is_unknown_is_said_to_be(hub, client, env):
 
 
 APPLY = """
-import os, sys
-sys.path.insert(0, {root!r})
-os.environ["DJANGO_SETTINGS_MODULE"] = "portal.settings"
-import django
-django.setup()
-from django.utils.timezone import now
 from portal.access import applications
 from portal.accounts.people import find_or_make
 from portal.catalog.models import Checkpoint
@@ -234,11 +271,7 @@ def applied(hub, client):
     slug = client.version.replace(".", "-")
     people = [f"{who}-{slug}@uni.example" for who in ("accepted", "rejected", "granted")]
     for email in people[:2]:
-        code = APPLY.format(root=str(ROOT), email=email, name=f"{FILES}@1")
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=hub.portal.environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+        in_portal(hub, APPLY.format(email=email, name=f"{FILES}@1"))
     run(hub.portal, "token", people[2], "--scope", "read")  # makes the person known
     return people
 

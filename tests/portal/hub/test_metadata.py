@@ -123,6 +123,14 @@ def test_pages_of_a_tree_lead_to_each_other_and_end(client, repository):
     assert seen == whole and len(whole) == 7
 
 
+def test_a_page_of_a_folder_with_a_space_leads_on(client, repository):
+    add_file(repository, "sub dir/c.bin", b"c")
+    first = client.get(f"{TREE}/sub%20dir?limit=1")
+    place = first.headers["Link"][1:].split(">")[0]
+    assert "/sub%20dir?" in place
+    assert [row["path"] for row in client.get(place.split("8000")[1]).json()] == ["sub dir/c.bin"]
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=x", "cursor=²", "cursor=9" * 9])
 def test_a_page_that_cannot_be_is_a_whole_or_an_empty_one(client, repository, query):
     assert client.get(f"{TREE}?{query}").status_code == 200
