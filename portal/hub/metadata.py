@@ -14,6 +14,7 @@ from django.utils.timezone import now
 
 from portal.access import policy
 from portal.accounts.models import ApiToken
+from portal.accounts.people import has_confirmed_address
 from portal.catalog.models import Checkpoint
 from portal.hub import repositories, standing
 from portal.hub.answers import NO_ENTRY, NO_REPOSITORY, Refusal, answer, hub_view
@@ -226,7 +227,7 @@ def whoami_view(request: HttpRequest) -> HttpResponse:
             "name": user.email,
             "fullname": user.name or user.email,
             "email": user.email,
-            "emailVerified": True,
+            "emailVerified": has_confirmed_address(user),
             "isPro": False,
             "canPay": False,
             "orgs": [],

@@ -111,7 +111,8 @@ def _allowed(found: Repository, token: ApiToken | None) -> tuple[ApiToken, str]:
 def _no(found: Repository, message: str, *, status: int = 403) -> Refusal:
     topic = f"{found.checkpoint} refused"
     warning = standing.warning(topic, standing.recall_of(found.checkpoint), message)
-    return Refusal(message, status, GATED, warning=warning, commit=found.commit)
+    code = GATED if status in (401, 403) else ""
+    return Refusal(message, status, code, warning=warning, commit=found.commit)
 
 
 @hub_view("GET", "HEAD")
