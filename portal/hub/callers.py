@@ -53,6 +53,17 @@ def required(request: HttpRequest, *scopes: str) -> ApiToken:
     return token
 
 
+def require_scope(token: ApiToken, scope: str) -> None:
+    """Refuse a token that was not made for ``scope``.
+
+    Raises:
+        Refusal: it was not.
+    """
+    if not token.allows(scope):
+        said = f"This token was not made for “{scope}”; make one that includes it."
+        raise made_for_less(tokens.ScopeError(said))
+
+
 def require_checkpoint(token: ApiToken, checkpoint: Checkpoint) -> None:
     """Refuse a token that was made for another checkpoint.
 

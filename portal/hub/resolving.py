@@ -17,7 +17,7 @@ from portal.delivery.issuing import IssueError, issue
 from portal.delivery.views import open_file
 from portal.hub import repositories, standing
 from portal.hub.answers import GATED, NO_ENTRY, Refusal, answer, hub_view, warn
-from portal.hub.callers import caller, require_checkpoint
+from portal.hub.callers import ANY, caller, require_checkpoint, require_scope
 from portal.hub.repositories import MAIN, Repository
 
 URL_SECONDS = 300
@@ -26,14 +26,13 @@ URL_SECONDS = 300
 @hub_view("GET", "HEAD")
 def resolve_view(request: HttpRequest, repo: str, revision: str, path: str) -> HttpResponseBase:
     """Answer for one file of a revision: to anyone if it is of the manifest, else under a grant."""
+    token = caller(request, *ANY)
     found = repositories.find(repo, revision)
     entry = found.listing.entries.get(path)
     if entry is None:
         what = f"{found.checkpoint} has no file {path[:200]!r}."
         raise Refusal(what, 404, NO_ENTRY, commit=found.commit)
     is_head = request.method == "HEAD"
-    # HEAD gives no bytes, so that a token for reading is enough
-    token = caller(request, "read" if is_head else "download")
     if entry.is_manifest:
         response: HttpResponseBase = (
             HttpResponse() if is_head else open_file(request, found.shard(path))
@@ -60,7 +59,8 @@ def _gated(
     Raises:
         Refusal: there is no such grant; it says why.
     """
-    token, said = _allowed(found, token)
+    # HEAD gives no bytes, so that a token for reading is enough
+    token, said = _allowed(found, token, "read" if request.method == "HEAD" else "download")
     if request.method == "HEAD":
         response = HttpResponse()
     else:
@@ -84,8 +84,8 @@ def _gated(
     return response
 
 
-def _allowed(found: Repository, token: ApiToken | None) -> tuple[ApiToken, str]:
-    """Return the token that has access, and until when.
+def _allowed(found: Repository, token: ApiToken | None, scope: str) -> tuple[ApiToken, str]:
+    """Return the token that has access for ``scope``, and until when.
 
     Raises:
         Refusal: it has none; it says why.
@@ -100,6 +100,7 @@ def _allowed(found: Repository, token: ApiToken | None) -> tuple[ApiToken, str]:
             f"make a token at {made} and send it as HF_TOKEN.",
             status=401,
         )
+    require_scope(token, scope)
     require_checkpoint(token, checkpoint)
     access = policy.decide(token.user, checkpoint, now())
     said = standing.access_of(token.user, checkpoint, access)
@@ -119,6 +120,6 @@ def _no(found: Repository, message: str, *, status: int = 403) -> Refusal:
 def check_view(request: HttpRequest, repo: str) -> HttpResponse:
     """Say whether the caller would get the bytes of the newest version, or why not."""
     found = repositories.find(repo, MAIN)
-    _, said = _allowed(found, caller(request, "read"))
+    _, said = _allowed(found, caller(request, *ANY), "read")
     recall = standing.recall_of(found.checkpoint)
     return answer({}, warning=standing.warning(found.checkpoint.name, recall, said))

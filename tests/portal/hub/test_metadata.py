@@ -208,6 +208,19 @@ def test_the_place_in_the_queue_is_told(client, repository, application, strange
     assert "waits since" in said and "1 before it" in said
 
 
+def test_a_request_that_was_not_sent_is_told_to_be_so(client, repository, applicant, mine, at):
+    draft = applications.begin(applicant, repository.family, at=at)
+    applications.save(draft, answers={}, checkpoints=[repository], at=at)
+    said = client.get(INFO, headers=mine).headers["X-HF-Warning"]
+    assert "not sent yet" in said and draft.get_absolute_url() in said
+
+
+def test_who_withdrew_is_told_how_to_apply(client, repository, application, mine, at):
+    applications.withdraw(application, at=at)
+    said = client.get(INFO, headers=mine).headers["X-HF-Warning"]
+    assert "apply" in said and "/families/llama/" in said
+
+
 @pytest.mark.parametrize("verb", ["reject", "return_"])
 def test_the_reason_of_a_decision_is_told(
     client, application, repository, reviewer, mine, at, verb

@@ -264,3 +264,17 @@ def test_a_token_for_some_addresses_opens_nothing_elsewhere(
         assert client.get(FILE, headers=headers).status_code == status
     assert client.head(FILE, headers=headers).status_code == 403
     assert client.get("/api/models/llama/7b", headers=headers).status_code == 403
+
+
+def test_a_bad_token_is_said_to_be_bad_whatever_it_asks_for(client, repository, grant):
+    bad = {"Authorization": f"Bearer hf_{'x' * 40}"}
+    for path in ("a.bin", "model.sig", "not-there.json"):
+        answer = client.get(f"/llama/7b/resolve/main/{path}", headers=bad)
+        assert answer.status_code == 401
+        assert answer.headers["X-Error-Message"] == "Invalid credentials in Authorization header"
+
+
+def test_any_token_of_ours_opens_what_is_open_to_all(client, repository, stranger, headers_of):
+    for scope in ("read", "verify", "review", "apply"):
+        answer = client.get("/llama/7b/resolve/main/model.sig", headers=headers_of(stranger, scope))
+        assert answer.getvalue() == b"signed"
