@@ -227,6 +227,15 @@ except GatedRepoError as error:
     assert "/families/llama/" in said  # since 1.6 by the warning alone
 
 
+@pytest.mark.parametrize("client", HUBS[1:], indirect=True)  # since 1.2 such headers are printed
+def test_a_recall_reaches_who_has_a_whole_copy(hub, client, env):
+    """`hf download` of a whole copy: a recall is printed."""
+    client.hf("download", META, "params.json", env=env)
+    run(hub.portal, "recall", f"{META}@1", "--reason", "Two layers were exchanged.")
+    said = client.hf("download", META, "params.json", env=env)
+    assert f"{META}@1 was recalled: Two layers were exchanged." in said
+
+
 def test_what_is_not_there_is_told_apart(hub, client, env):
     """Missing repository, revision and file: each its own error."""
     code = """
