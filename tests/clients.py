@@ -2,7 +2,7 @@
 
     python -m tests.clients
 
-Each cell is a test of tests/portal/hub/test_clients_live.py that ran just now.
+Each cell is a test of tests/portal/hub/test_*_live.py that ran just now.
 """
 
 import sys
@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests" / "portal" / "hub" / "test_clients_live.py"
+TESTS = [
+    ROOT / "tests" / "portal" / "hub" / name
+    for name in ("test_clients_live.py", "test_tools_live.py")
+]
 TABLE = ROOT / "docs" / "clients.md"
 WORDS = {"passed": "works", "failed": "**fails**", "skipped": "not run"}
 WORST = ("passed", "skipped", "failed")
@@ -69,7 +72,7 @@ def _order(client: tuple[str, str]) -> list[int]:
 def main() -> int:
     """Run the tests and write the table; return pytest's exit status."""
     cells = Cells()
-    status = pytest.main(["-q", str(TESTS)], plugins=[cells])
+    status = pytest.main(["-q", *map(str, TESTS)], plugins=[cells])
     if cells.seen:
         TABLE.write_text(f"{HEAD}\n{table(cells.seen)}\n")
     return int(status)

@@ -88,3 +88,19 @@ def hub(tmp_path_factory):
             yield live.Hub(portal, proxy, official, tokens_of)
         finally:
             portal.stop()
+
+
+@pytest.fixture
+def row(request, record_property):
+    """Note which cell of the table this test fills."""
+    if "client" in request.fixturenames:
+        name, version = "huggingface_hub", request.getfixturevalue("client").version
+    else:
+        name, version = request.function.client
+    record_property("cell", [name, version, request.function.__doc__.splitlines()[0].rstrip(".")])
+
+
+@pytest.fixture
+def env(hub, tmp_path):
+    """The grantee's shell, with a cache of its own."""
+    return hub.environment(tmp_path)

@@ -5,7 +5,6 @@ The first line of each test's docstring is a row of docs/clients.md, written by 
 
 import filecmp
 import hashlib
-import json
 import re
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 from tests.portal.client.conftest import run
 from tests.portal.hub.live import BIG, FILES, HF, HUBS, META, ROOT, install
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("row")]
 CODE = re.compile(r"\b[A-Z]{4}-[A-Z]{4}\b")
 
 
@@ -25,22 +24,6 @@ CODE = re.compile(r"\b[A-Z]{4}-[A-Z]{4}\b")
 def client(request):
     """A version of huggingface_hub, installed where pytest keeps things between runs."""
     return install(request.param, Path(request.config.cache.mkdir("hub-clients")))
-
-
-@pytest.fixture(autouse=True)
-def row(request, record_property):
-    """Note which cell of the table this test fills."""
-    if "client" in request.fixturenames:
-        name, version = "huggingface_hub", request.getfixturevalue("client").version
-    else:
-        name, version = request.function.client
-    record_property("cell", [name, version, request.function.__doc__.splitlines()[0].rstrip(".")])
-
-
-@pytest.fixture
-def env(hub, tmp_path):
-    """The grantee's shell, with a cache of its own."""
-    return hub.environment(tmp_path)
 
 
 def tree(folder: Path) -> dict[str, str]:
@@ -314,94 +297,3 @@ print(json.dumps(seen))
     assert second == [[], sorted([accepted, granted]), [rejected]]
     assert third == [[], [granted], sorted([accepted, rejected])]
     assert "does not go back into the queue" in refusal
-
-
-def of(name, *command):
-    """Say which client a test is about, and ask for its version."""
-
-    def decorate(test):
-        test.client = (name, _version_of(command))
-        return test
-
-    return decorate
-
-
-def _version_of(command) -> str:
-    if command[0] == "python":
-        from importlib.metadata import version
-
-        return version(command[1])
-    if not shutil.which(command[0]):
-        return "not installed"
-    said = subprocess.run([*command], capture_output=True, text=True).stdout
-    return next(word for word in said.split() if word[0].isdigit())
-
-
-@of("transformers", "python", "transformers")
-def test_a_model_answers_as_the_official_one(hub, env, tmp_path):
-    """`from_pretrained(REPO)`: logits equal to those of the official files."""
-    code = """
-import json, sys, torch
-from transformers import AutoModelForCausalLM
-ids = torch.arange(16)[None]
-models = [AutoModelForCausalLM.from_pretrained(place) for place in sys.argv[1:]]
-here, there = (model(ids).logits for model in models)
-print(json.dumps(bool(torch.equal(here, there)) and here.abs().sum().item() > 0))
-"""
-    command = [sys.executable, "-W", "ignore", "-c", code, HF, str(hub.official[HF])]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) is True
-    assert "Your access to llama/tiny-hf@1 ends on 01 January 2099" in done.stderr
-
-
-def fetch(command, token, place, cwd, ok=True):
-    if not shutil.which(command[0]):
-        pytest.skip(f"{command[0]} is not installed")
-    header = f"Authorization: Bearer {token}"
-    given = [part.format(header=header) for part in command]
-    done = subprocess.run([*given, place], cwd=cwd, capture_output=True, text=True, timeout=60)
-    assert (done.returncode == 0) == ok, done.stderr
-
-
-def goes_on(hub, tmp_path, *command):
-    """Whether a command goes on in a file whose first part is there, asking for the rest only."""
-    place = f"{hub.proxy.url}/{FILES}/resolve/1/large.dat"
-    official = hub.official[FILES] / "large.dat"
-    target = tmp_path / "large.dat"
-    target.write_bytes(official.read_bytes()[: BIG // 3])
-    before = hub.proxy.sent
-    fetch(command, hub.tokens["grantee"], place, tmp_path)
-    assert filecmp.cmp(target, official, shallow=False)
-    assert BIG - BIG // 3 <= hub.proxy.sent - before < BIG - BIG // 4
-
-
-@of("curl", "curl", "--version")
-def test_curl_goes_on_in_the_middle(hub, tmp_path):
-    """`curl -L -C - -H "Authorization: Bearer …"`: resumed."""
-    goes_on(hub, tmp_path, "curl", "-sS", "-f", "-L", "-C", "-", "-O", "-H", "{header}")
-
-
-@of("wget", "wget", "--version")
-def test_wget_goes_on_in_the_middle(hub, tmp_path):
-    """`wget -c --header "Authorization: Bearer …"`: resumed."""
-    command = ("wget", "-q", "-c", "-O", "large.dat", "--header", "{header}")
-    goes_on(hub, tmp_path, *command)
-
-
-@of("aria2c", "aria2c", "--version")
-def test_aria2_fetches_in_parts(hub, tmp_path):
-    """`aria2c -x4 --header "Authorization: Bearer …"`: in four parts."""
-    command = ("aria2c", "-q", "-x4", "-s4", "-k1M", "--header", "{header}", "-o", "large.dat")
-    place = f"{hub.proxy.url}/{FILES}/resolve/1/large.dat"
-    fetch(command, hub.tokens["grantee"], place, tmp_path)
-    assert filecmp.cmp(tmp_path / "large.dat", hub.official[FILES] / "large.dat", shallow=False)
-
-
-@of("curl", "curl", "--version")
-def test_curl_is_told_why_not(hub, tmp_path):
-    """`curl -L` without a grant: the reason, and no file."""
-    place = f"{hub.proxy.url}/{FILES}/resolve/1/large.dat"
-    command = ("curl", "-sS", "-f", "-L", "-O", "-H", "{header}")
-    fetch(command, hub.tokens["stranger"], place, tmp_path, ok=False)
-    assert not (tmp_path / "large.dat").exists()
