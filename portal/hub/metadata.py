@@ -41,11 +41,12 @@ def _told(token: ApiToken | None, checkpoint: Checkpoint) -> str:
     # without a token nothing is said: a client's anonymous probe would show a false refusal
     if token is None or token.checkpoint not in ("", checkpoint.name):
         return ""
-    access = policy.decide(token.user, checkpoint, now())
+    at = now()
+    access = policy.decide(token.user, checkpoint, at)
     return standing.warning(
         checkpoint.name,
         standing.recall_of(checkpoint),
-        standing.access_of(token.user, checkpoint, access),
+        standing.access_of(token.user, checkpoint, access, at),
     )
 
 

@@ -14,6 +14,8 @@ others than the repository asked about is decided at the reviewers' desk only.
 """
 
 import json
+from collections import defaultdict
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -25,7 +27,8 @@ from django.urls import reverse
 from django.utils.timezone import now
 
 from portal.access import decisions
-from portal.access.models import AccessRequest, Grant, GrantQuerySet
+from portal.access.models import AccessRequest, Attachment, Grant, GrantQuerySet
+from portal.access.questions.words import in_words
 from portal.accounts.models import ApiToken, User
 from portal.audit.chain import record
 from portal.catalog.models import Checkpoint
@@ -104,11 +107,22 @@ def list_view(request: HttpRequest, repo: str, status: str) -> HttpResponse:
             token=token.pk,
             requests=[row.pk for row in rows[:PAGE]],
         )
-    response = answer([_as_json(row, status) for row in rows[:PAGE]])
+    attached = _attached(rows)
+    response = answer([_as_json(row, status, attached[row.pk]) for row in rows[:PAGE]])
     return linked(response, following_page(request, rows[PAGE - 1].pk) if rows[PAGE:] else "")
 
 
-def _as_json(request: AccessRequest, status: str) -> dict[str, Any]:
+def _attached(rows: list[AccessRequest]) -> Mapping[int, dict[str, list[Attachment]]]:
+    """Return the files of each request by the ids of their questions, in one query."""
+    found: dict[int, dict[str, list[Attachment]]] = defaultdict(lambda: defaultdict(list))
+    for file in Attachment.objects.filter(request__in=rows, removed_at=None).order_by("pk"):
+        found[file.request_id][file.question].append(file)
+    return found
+
+
+def _as_json(
+    request: AccessRequest, status: str, attached: Mapping[str, list[Attachment]]
+) -> dict[str, Any]:
     questions = request.form_version.questions if request.form_version else []
     person = request.applicant
     return {
@@ -122,9 +136,7 @@ def _as_json(request: AccessRequest, status: str) -> dict[str, Any]:
         "status": status,
         "timestamp": as_time(request.submitted_at or request.created_at),
         "fields": {
-            question.get("label", question["id"]): request.answers[question["id"]]
-            for question in questions
-            if question["id"] in request.answers
+            said.label: said.as_text for said in in_words(questions, request.answers, attached)
         },
     }
 

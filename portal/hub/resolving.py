@@ -102,8 +102,9 @@ def _allowed(found: Repository, token: ApiToken | None, scope: str) -> tuple[Api
         )
     require_scope(token, scope)
     require_checkpoint(token, checkpoint)
-    access = policy.decide(token.user, checkpoint, now())
-    said = standing.access_of(token.user, checkpoint, access)
+    at = now()
+    access = policy.decide(token.user, checkpoint, at)
+    said = standing.access_of(token.user, checkpoint, access, at)
     if not access.allowed:
         raise _no(found, said)
     return token, said

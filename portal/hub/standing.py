@@ -1,12 +1,13 @@
 """What a client prints about a person and a checkpoint: recalls, the end of access, why there is none."""
 
+from datetime import datetime
 from textwrap import shorten
 
 from django.conf import settings
 from django.urls import reverse
 
 from portal.access.models import AccessRequest, Decision
-from portal.access.policy import Answer
+from portal.access.policy import Answer, opens_until
 from portal.accounts.models import User
 from portal.catalog.models import Checkpoint
 
@@ -24,11 +25,17 @@ def recall_of(checkpoint: Checkpoint) -> str:
     return f"{checkpoint} was recalled: {notice.reason}{instead}"
 
 
-def access_of(user: User, checkpoint: Checkpoint, answer: Answer) -> str:
+def access_of(user: User, checkpoint: Checkpoint, answer: Answer, at: datetime) -> str:
     """Return until when ``user`` has access, or why not and what is the way to it."""
     if answer.grant:
-        ends = answer.grant.expires_at
-        return f"Your access to {checkpoint} ends on {ends:{FULL_DAY}}, {ends:%H:%M} UTC."
+        ends = opens_until(answer.grant, at)
+        said = f"Your access to {checkpoint} ends on {ends:{FULL_DAY}}, {ends:%H:%M} UTC"
+        if ends == answer.grant.expires_at:
+            return f"{said}."
+        terms = reverse("terms", args=[checkpoint.family.slug])
+        return f"{said}, unless you accept the newer terms: {settings.PUBLIC_URL}{terms}"
+    if answer.way:  # the reason names it
+        return answer.reason
     request = (
         AccessRequest.objects.filter(applicant=user, checkpoints=checkpoint)
         .exclude(status=Status.WITHDRAWN)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ANSWERS
 from tests.portal.client.conftest import run
 from tests.portal.hub.live import BIG, FILES, HF, HUBS, META, ROOT, install
 
@@ -249,10 +250,11 @@ APPLY = """
 from portal.access import applications
 from portal.accounts.people import find_or_make
 from portal.catalog.models import Checkpoint
+ANSWERS = {answers!r}
 person = find_or_make({email!r}, by="tests", at=now())
 checkpoint = Checkpoint.objects.named({name!r}).get()
 request = applications.begin(person, checkpoint.family, at=now())
-applications.save(request, answers={{"name": "Ada"}}, checkpoints=[checkpoint], at=now())
+applications.save(request, answers=ANSWERS, checkpoints=[checkpoint], at=now())
 applications.submit(request, terms=checkpoint.family.terms, at=now(), address=None, agent="")
 """
 
@@ -263,7 +265,7 @@ def applied(hub, client):
     slug = client.version.replace(".", "-")
     people = [f"{who}-{slug}@uni.example" for who in ("accepted", "rejected", "granted")]
     for email in people[:2]:
-        in_portal(hub, APPLY.format(email=email, name=f"{FILES}@1"))
+        in_portal(hub, APPLY.format(answers=ANSWERS, email=email, name=f"{FILES}@1"))
     run(hub.portal, "token", people[2], "--scope", "read")  # makes the person known
     return people
 

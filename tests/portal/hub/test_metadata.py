@@ -8,8 +8,9 @@ import pytest
 from portal.access import applications, decisions
 from portal.accounts import tokens
 from portal.catalog import notices
-from portal.catalog.models import Checkpoint
+from portal.catalog.models import Checkpoint, Terms
 from portal.storage.stores import store
+from tests.conftest import ANSWERS
 from tests.portal.hub.conftest import add_file, git_sha1, sign
 
 INFO, TREE = "/api/models/llama/7b", "/api/models/llama/7b/tree/main"
@@ -199,9 +200,26 @@ def test_the_end_of_a_grant_is_told(client, repository, grant, mine):
     assert f"{grant.expires_at:%d %B %Y}" in said
 
 
+@pytest.mark.parametrize(("days", "says"), [(9, "unless you accept"), (-1, "The grant rests")])
+def test_newer_terms_are_told_before_and_after_their_date(
+    client, repository, grant, mine, at, days, says
+):
+    newest = repository.family.terms
+    Terms.objects.create(
+        family=repository.family,
+        version=newest.version + 1,
+        text="New.",
+        sha256=Terms.digest_of("New."),
+        created_at=at,
+        accept_by=at + timedelta(days=days),
+    )
+    said = client.get(INFO, headers=mine).headers["X-HF-Warning"]
+    assert says in said and "/families/llama/terms/" in said
+
+
 def test_the_place_in_the_queue_is_told(client, repository, application, stranger, mine, at):
     earlier = applications.begin(stranger, repository.family, at=at)
-    applications.save(earlier, answers={}, checkpoints=[repository], at=at)
+    applications.save(earlier, answers=ANSWERS, checkpoints=[repository], at=at)
     sent = {"terms": repository.family.terms, "address": None, "agent": ""}
     applications.submit(earlier, at=at - timedelta(days=1), **sent)
     said = client.get(INFO, headers=mine).headers["X-HF-Warning"]
@@ -210,7 +228,7 @@ def test_the_place_in_the_queue_is_told(client, repository, application, strange
 
 def test_a_request_that_was_not_sent_is_told_to_be_so(client, repository, applicant, mine, at):
     draft = applications.begin(applicant, repository.family, at=at)
-    applications.save(draft, answers={}, checkpoints=[repository], at=at)
+    applications.save(draft, answers=ANSWERS, checkpoints=[repository], at=at)
     said = client.get(INFO, headers=mine).headers["X-HF-Warning"]
     assert "not sent yet" in said and draft.get_absolute_url() in said
 

@@ -10,6 +10,7 @@ from portal.access.models import AccessRequest, Grant
 from portal.accounts import tokens
 from portal.audit.models import Event
 from portal.catalog.models import Checkpoint
+from tests.conftest import ANSWERS
 
 PLACE = "/api/models/llama/7b/user-access-request"
 
@@ -48,7 +49,8 @@ def test_a_waiting_request_is_listed_with_its_answers(client, application, revie
     (said,) = client.get(f"{PLACE}/pending", headers=review).json()
     assert said["requestId"] == str(application.pk)
     assert said["user"]["user"] == said["user"]["email"] == "applicant@uni.example"
-    assert said["fields"] == {"What is your full name?": "A"}
+    assert said["fields"]["What is your full name?"] == ANSWERS["name"]
+    assert "Academic researcher" in said["fields"].values(), "labels, not values"
     assert said["status"] == "pending" and said["timestamp"].endswith("Z")
 
 
@@ -137,7 +139,7 @@ def test_nobody_is_granted_who_is_not_known(ask):
 
 def test_nobody_decides_on_their_own_request(ask, repository, reviewer, at):
     own = applications.begin(reviewer, repository.family, at=at)
-    applications.save(own, answers={}, checkpoints=[repository], at=at)
+    applications.save(own, answers=ANSWERS, checkpoints=[repository], at=at)
     applications.submit(own, terms=repository.family.terms, at=at, address=None, agent="")
     for verb in ("handle", "grant"):
         answer = ask(verb, user="reviewer@lab.example", status="accepted")
@@ -205,7 +207,7 @@ def test_pages_of_requests_lead_to_each_other(
 
     monkeypatch.setattr(requests, "PAGE", 1)
     second = applications.begin(stranger, repository.family, at=at)
-    applications.save(second, answers={}, checkpoints=[repository], at=at)
+    applications.save(second, answers=ANSWERS, checkpoints=[repository], at=at)
     applications.submit(second, terms=repository.family.terms, at=at, address=None, agent="")
     first = client.get(f"{PLACE}/pending", headers=review)
     assert [row["requestId"] for row in first.json()] == [str(application.pk)]
