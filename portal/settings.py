@@ -159,6 +159,7 @@ CONTENT_SECURITY_POLICY: dict[str, Any] = {
 INSTALLED_APPS = [
     "portal.overview",
     "portal.verification",
+    "portal.hub",
     "portal.delivery",
     "portal.access",
     "portal.catalog",

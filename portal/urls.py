@@ -13,6 +13,7 @@ urlpatterns = [
     path("", include("portal.catalog.urls")),
     path("", include("portal.access.urls")),
     path("", include("portal.delivery.urls")),
+    path("", include("portal.hub.urls")),
     path("", include("portal.verification.urls")),
     path("", include("portal.overview.urls")),
 ]

@@ -243,6 +243,7 @@ class ApiToken(models.Model):
         READ = "read", "read what a download needs, without the bytes"
         DOWNLOAD = "download", "download checkpoints under a grant"
         VERIFY = "verify", "ask for checks of copies"
+        REVIEW = "review", "list access requests and decide on them, for reviewers"
 
     user = models.ForeignKey(User, on_delete=models.PROTECT, related_name="tokens")
     name = models.CharField(max_length=100, blank=True)

@@ -90,10 +90,9 @@ def issue(
 
 
 def _chosen(checkpoint: Checkpoint, paths: Sequence[str] | None) -> list[Shard]:
-    shards = list(checkpoint.shards.current())
     if paths is None:
-        return shards
-    by_path = {shard.path: shard for shard in shards}
+        return list(checkpoint.shards.current())
+    by_path = {shard.path: shard for shard in checkpoint.shards.current().filter(path__in=paths)}
     unknown = [path for path in paths if path not in by_path]
     if unknown or not paths:
         what = f"{unknown[0]!r} is not a file of {checkpoint}" if unknown else "shards is empty"

@@ -125,6 +125,11 @@ def manifest_view(request: HttpRequest, name: str, path: str) -> HttpResponseBas
     if checkpoint is None:
         raise Http404
     shard = get_object_or_404(checkpoint.shards.manifest(), path=path)
+    return open_file(request, shard)
+
+
+def open_file(request: HttpRequest, shard: Shard) -> HttpResponseBase:
+    """Serve a file of a manifest, of this or an earlier revision."""
     try:
         if settings.STORE == "folder":
             return serving.serve(request, shard)

@@ -6,7 +6,8 @@ A view without a row fails the walk: whoever adds one says here who may see it.
 import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from portal.delivery.signers import sign
+from portal.delivery import signers
+from tests.portal.hub.conftest import sign
 
 NOBODY, APPLICANT, STRANGER, REVIEWER = range(4)
 # name → (status for nobody signed in, the applicant, a stranger, a reviewer); 302 is to sign in
@@ -38,7 +39,7 @@ WALK = {
     "urls": ("/access/{grant}/urls/", 302, 405, 405, 405),
     "shard": ("/d/{grant}/{shard}/a.bin", 403, 403, 403, 403),
     "probe": ("/d/check/.weighbridge-check-00000000000000000000000000000000", 403, 403, 403, 403),
-    "manifest": ("/manifests/llama/7b@1/files/model.sig", 404, 404, 404, 404),
+    "manifest": ("/manifests/llama/7b@1/files/model.sig", 200, 200, 200, 200),
     "tokens": ("/account/tokens/", 302, 200, 200, 200),
     "token-revoke": ("/account/tokens/1/revoke/", 302, 405, 405, 405),
     "device": ("/device/", 302, 200, 200, 200),
@@ -69,6 +70,24 @@ WALK = {
     "api:get_sketch": ("/api/v1/checkpoints/llama/7b@1/sketch", 401, 401, 401, 401),
     "api:openapi-json": ("/api/v1/openapi.json", 200, 200, 200, 200),
     "api:api-root": ("/api/v1/", 404, 404, 404, 404),
+    # here a token says who asks, and being signed in counts for nothing
+    "hub-device": ("/oauth/device", 405, 405, 405, 405),
+    "hub-token": ("/oauth/token", 405, 405, 405, 405),
+    "hub-whoami": ("/api/whoami-v2", 401, 401, 401, 401),
+    "hub-models": ("/api/models", 200, 200, 200, 200),
+    "hub-info": ("/api/models/llama/7b", 200, 200, 200, 200),
+    "hub-revision": ("/api/models/llama/7b/revision/1", 200, 200, 200, 200),
+    "hub-tree": ("/api/models/llama/7b/tree/1", 200, 200, 200, 200),
+    "hub-folder": ("/api/models/llama/7b/tree/1/.weighbridge", 200, 200, 200, 200),
+    "hub-paths": ("/api/models/llama/7b/paths-info/1", 405, 405, 405, 405),
+    "hub-refs": ("/api/models/llama/7b/refs", 200, 200, 200, 200),
+    "hub-commits": ("/api/models/llama/7b/commits/1", 200, 200, 200, 200),
+    "hub-check": ("/api/models/llama/7b/auth-check", 401, 401, 401, 401),
+    "hub-requests": ("/api/models/llama/7b/user-access-request/pending", 401, 401, 401, 401),
+    "hub-handle": ("/api/models/llama/7b/user-access-request/handle", 405, 405, 405, 405),
+    "hub-grant": ("/api/models/llama/7b/user-access-request/grant", 405, 405, 405, 405),
+    "hub-unknown": ("/api/models/gpt2", 404, 404, 404, 404),
+    "hub-resolve": ("/llama/7b/resolve/1/a.bin", 401, 401, 401, 401),
 }
 ADMIN = {
     "/admin/": (302, 302, 302, 200),
@@ -123,6 +142,7 @@ def places(grant, application, checkpoint, applicant, at):
     referral = referrals.ask(
         applicant, name="R", address="r@uni.example", relation="colleague", at=at
     )
+    sign(checkpoint)
     check = Verification.objects.create(
         asked_by=applicant, source="urls", what=["https://x.example/a"], created_at=at
     )
@@ -143,7 +163,7 @@ def places(grant, application, checkpoint, applicant, at):
         "acceptance": applicant.acceptances.get().pk,
         "form": application.form_version_id,
         "grant": grant.pk,
-        "shard": checkpoint.shards.first().pk,
+        "shard": checkpoint.shards.get(path="a.bin").pk,
         "check": check.pk,
         "referral": referral.pk,
     }
@@ -214,6 +234,6 @@ def test_a_page_may_load_nothing_from_elsewhere(client, db):
 
 
 def test_a_signed_url_opens_its_shard_to_whoever_has_it(client, places, grant):
-    query = sign(grant.pk, places["shard"], method="GET", expires_at=grant.expires_at)
+    query = signers.sign(grant.pk, places["shard"], method="GET", expires_at=grant.expires_at)
     answer = client.get(f"/d/{places['grant']}/{places['shard']}/a.bin?{query}")
     assert (answer.status_code, len(answer.getvalue())) == (200, 100_000)
