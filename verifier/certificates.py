@@ -8,7 +8,9 @@ signing. What comes with the bundle is only ever a step on the way: the path mus
 certificate that the person gave. Revocation lists are not asked.
 """
 
-from collections.abc import Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -16,6 +18,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from . import dsse, names
@@ -39,6 +42,21 @@ _KNOWN_CRITICAL = frozenset(
 )
 
 
+@contextlib.contextmanager
+def strictly() -> Iterator[None]:
+    """Refuse what the library only warns of and will refuse later, such as a serial number of 0.
+
+    Raises:
+        ValueError: it would have warned.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", CryptographyDeprecationWarning)
+        try:
+            yield
+        except CryptographyDeprecationWarning as warning:
+            raise ValueError(str(warning)) from None
+
+
 def load_chain(encoded: Sequence[bytes]) -> list[x509.Certificate]:
     """Parse the certificates (DER) of a bundle, the signer's first.
 
@@ -52,9 +70,10 @@ def load_chain(encoded: Sequence[bytes]) -> list[x509.Certificate]:
         if len(data) > MAX_CERTIFICATE_BYTES:
             raise ManifestError("The signature bundle holds a certificate that is too large.")
         try:
-            certificate = x509.load_der_x509_certificate(data)
-            # These are parsed when they are first asked for.
-            _ = certificate.extensions, certificate.subject, certificate.issuer
+            with strictly():
+                certificate = x509.load_der_x509_certificate(data)
+                # These are parsed when they are first asked for.
+                _ = certificate.extensions, certificate.subject, certificate.issuer
         except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
             raise ManifestError("The signature bundle holds a malformed certificate.") from None
         chain.append(certificate)

@@ -68,8 +68,11 @@ def load_certificates(path: Path) -> list[x509.Certificate]:
     """
     from cryptography import x509
 
+    from .certificates import strictly
+
     try:
-        return x509.load_pem_x509_certificates(_read(path))
+        with strictly():
+            return x509.load_pem_x509_certificates(_read(path))
     except ValueError:
         raise InputError(f"{path} is not a PEM certificate.") from None
 

@@ -139,7 +139,9 @@ def serve(request: HttpRequest, shard: Shard) -> HttpResponseBase:
     headers |= {"Content-Length": str(span.length), "Content-Type": "application/octet-stream"}
     if request.method == "HEAD":
         return HttpResponse(status=status, headers=headers)
-    response = FileResponse(Window(store().open(shard.store_key, shard.store_version), span), status=status)
+    response = FileResponse(
+        Window(store().open(shard.store_key, shard.store_version), span), status=status
+    )
     response.block_size = BLOCK
     for name, value in headers.items():
         response[name] = value
