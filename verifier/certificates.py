@@ -47,14 +47,14 @@ def strictly() -> Iterator[None]:
     """Refuse what the library only warns of and will refuse later, such as a serial number of 0.
 
     Raises:
-        ValueError: it would have warned.
+        ValueError: it would have warned, or knows no such version of X.509.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", CryptographyDeprecationWarning)
         try:
             yield
-        except CryptographyDeprecationWarning as warning:
-            raise ValueError(str(warning)) from None
+        except (CryptographyDeprecationWarning, x509.InvalidVersion) as error:
+            raise ValueError(str(error)) from None
 
 
 def load_chain(encoded: Sequence[bytes]) -> list[x509.Certificate]:
