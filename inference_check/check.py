@@ -135,7 +135,14 @@ def _judge(reference: Reference, ran: Run, options: Options, outcome: Check) -> 
         compare.distances(published, ran.answers),
         signatures=compare.signature_distances(reference.signatures, ran.signatures),
     )
-    judged = compare.judge(reference, found, options.rung)
+    fill_in(outcome, reference, found, options.rung)
+
+
+def fill_in(
+    outcome: Check, reference: Reference, found: compare.Distances, rung: str | None
+) -> None:
+    """Judge distances, and write down what they are and what they mean."""
+    judged = compare.judge(reference, found, rung)
     outcome.status, outcome.reason, outcome.eps64 = judged.status, judged.reason, reference.eps64
     outcome.first_layer, outcome.first_tensor = judged.first_layer, judged.first_tensor
     outcome.statistics = compare.statistics(found)
