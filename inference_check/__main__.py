@@ -1,8 +1,8 @@
 """`python -m inference_check`: make the reference of a checkpoint, check a copy against one, or
 answer a challenge.
 
-Exit status: 0 the copy agrees, is close, has answered, or nothing can be said; 1 it disagrees; 2 usage; 3 it was
-not run, or no reference can be made. `--help` does not import torch.
+Exit status: 0 the copy agrees, is close, has answered, or nothing can be said; 1 it disagrees; 2
+usage; 3 it was not run, or no reference can be made. `--help` does not import torch.
 """
 
 import argparse

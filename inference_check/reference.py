@@ -28,7 +28,7 @@ from verifier import strict_json
 from verifier.errors import ManifestError
 
 from .answers import GROUP, LAYER_SKETCH, SKETCH, Answers
-from .compare import distances
+from .compare import SIGNED, distances
 from .config import LONGEST, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH
 from .copies import Copy
 from .errors import NotRun
@@ -76,7 +76,7 @@ def make_reference(
     ``known`` is another reference of the same weights: its errors of fp32 serve, in one pass less.
 
     Raises:
-        NotRun: ``known`` is of a model of other sizes.
+        NotRun: ``known`` is of other weights, so that these are not the official ones.
         NotFinite: the weights give NaN or Infinity.
         ReadError: a file cannot be read.
     """
@@ -98,6 +98,8 @@ def make_reference(
     exact_run = run(copy, asked, device=cpu, dtype=torch.float64, report=first_half)
     exact = exact_run.answers
     assert exact is not None
+    if known is not None:
+        _check_norms(known, exact_run.norms)
     if known is not None:
         eps64, layers_eps64 = known.eps64, list(known.layers_eps64)
     else:
@@ -124,6 +126,13 @@ def make_reference(
         "eps64": eps64,
         "layers_eps64": layers_eps64,
     }
+
+
+def _check_norms(known: Reference, norms: Mapping[str, float]) -> None:
+    """Compare the norms of the tensors with the signed ones: a damaged store must judge nobody."""
+    for name, row in known.signatures.items():
+        if not abs(norms.get(name, math.nan) - float(row[PROBES])) <= SIGNED * float(row[PROBES]):
+            raise NotRun(f"{name} is not as it was published; look whether the store is damaged")
 
 
 def load_reference(path: Path) -> Reference:

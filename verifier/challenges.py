@@ -27,7 +27,7 @@ from .names import shown
 
 CHALLENGE, ANSWER = "weighbridge.challenge/1", "weighbridge.answer/1"
 MAX_CHALLENGE_BYTES = 4096
-MAX_ANSWER_BYTES = 4 << 20
+MAX_ANSWER_BYTES = 2 << 20
 SEED_BYTES = 32
 POSITIONS = range(4, 129, 4)
 LEADING, SKETCH, LAYER_SKETCH, PROBES, GROUP = 64, 16, 4, 4, 4
@@ -111,12 +111,17 @@ class Answer:
 
 
 def read_answer(data: bytes, challenge: Challenge) -> Answer:
-    """Read an answer to ``challenge``.
+    """Read an answer to ``challenge``: its own file, or a report made with ``--challenge``.
 
     Raises:
         ChallengeError: it is none, it answers another challenge, or a number in it is none.
     """
-    content = _object(data, "The answer", MAX_ANSWER_BYTES, ANSWER)
+    content = _object(data, "The answer", MAX_ANSWER_BYTES, ANSWER, "weighbridge.report/1")
+    if content["schema"] != ANSWER:
+        held = content.get("challenge")
+        if not isinstance(held, dict) or held.get("schema") != ANSWER:
+            raise ChallengeError("This report holds no answer; verify with --challenge FILE.")
+        content = held
     if content.get("challenge") != challenge.id:
         raise ChallengeError(
             f"This answers another challenge, {shown(str(content.get('challenge'))[:40])}; "
@@ -205,15 +210,15 @@ def _short(text: object) -> str:
     return text
 
 
-def _object(data: bytes, what: str, most: int, schema: str) -> dict[str, Any]:
+def _object(data: bytes, what: str, most: int, *schemas: str) -> dict[str, Any]:
     if len(data) > most:
         raise ChallengeError(f"{what} has {len(data):,} bytes, and no more than {most:,} can be.")
     try:
         content = strict_json.loads(data, what, max_bytes=most)
     except ManifestError as error:
         raise ChallengeError(str(error)) from None
-    if not isinstance(content, dict) or content.get("schema") != schema:
+    if not isinstance(content, dict) or content.get("schema") not in schemas:
         raise ChallengeError(
-            f"{what} is not of schema {schema}; look whether it is the right file."
+            f"{what} is not of schema {schemas[0]}; look whether it is the right file."
         )
     return content

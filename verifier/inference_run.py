@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from .challenges import ANSWER
 from .digests import DIGEST_BYTES, leaf_count
 from .errors import ManifestError
 from .progress import Progress
@@ -85,6 +86,22 @@ def run_hashing(
     Return the answer, and a line of JSON for each file that was hashed to its end.
     """
     return _run(copy, reference, configs, size, options, progress, kind=kind)
+
+
+def answer_challenge(
+    copy: Path, challenge: Path, size: int, options: InferenceOptions, progress: Progress
+) -> dict[str, Any]:
+    """Run ``copy``, of ``size`` bytes of weights, on a challenge of the portal's.
+
+    Return the content of the answer's file, or why there is none as a check that was not run.
+    """
+    if not torch_available():
+        return not_run("torch is not installed")
+    command = [sys.executable, "-m", "inference_check", str(copy.resolve())]
+    command += ["--challenge", str(challenge.resolve()), "--device", options.device]
+    command += ["--memory", options.memory, "--progress-json"]
+    seconds = START_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+    return _ask(command, seconds, options, progress)
 
 
 def with_rung(answer: dict[str, Any], rung: str | None) -> dict[str, Any]:
@@ -194,6 +211,8 @@ def _understand(answer: bytes, status: int, said: Sequence[str]) -> dict[str, An
         inference = loads(answer, "The answer of the inference check", max_bytes=MAX_ANSWER_BYTES)
     except ManifestError:
         inference = None
+    if isinstance(inference, dict) and inference.get("schema") == ANSWER:
+        return inference
     if isinstance(inference, dict) and inference.get("status") in STATUSES:
         inference.setdefault("reason", "")
         return inference

@@ -199,3 +199,32 @@ def test_options_that_do_not_go_together_are_usage(official, options, capsys):
     with pytest.raises(SystemExit, match="2"):
         command.main([str(official / "hf"), *options])
     assert "--challenge" in capsys.readouterr().err
+
+
+def test_verify_brings_the_answer_in_its_report(official, tmp_path, challenge, judge):
+    import subprocess
+    import sys
+
+    name = "model-00001-of-00002.safetensors"
+    listed = tmp_path / "SHA256SUMS"
+    import hashlib
+
+    digest = hashlib.sha256((official / "hf" / name).read_bytes()).hexdigest()
+    listed.write_text(f"{digest}  {name}\n")
+    command = [sys.executable, "-m", "verifier", str(official / "hf"), "--manifest", str(listed)]
+    command += ["--challenge", str(challenge), "--device", "cpu", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "report.json"
+    file.write_text(done.stdout)
+    assert judge(file, challenge).inference["status"] == "agrees"
+
+
+def test_a_damaged_store_judges_nobody(official, tmp_path, weights, challenge, capfd):
+    name = "model.layers.1.mlp.up_proj.weight"
+    write_hf(tmp_path, weights | {name: weights[name] * 1.01}, SHAPE, 2)
+    asked = ["--make-reference", str(tmp_path / "made.json"), "--challenge", str(challenge)]
+    asked += ["--errors-from", str(official / "reference.json")]
+    assert command.main([str(tmp_path), *asked]) == 3
+    assert f"{name} is not as it was published" in capfd.readouterr().err
+    assert not (tmp_path / "made.json").exists()

@@ -125,3 +125,15 @@ def test_an_answer_that_is_too_large_is_not_parsed():
 def test_what_is_no_answer_is_refused_in_one_sentence(data):
     with pytest.raises(ChallengeError, match=r"^The answer[^\n]*$"):
         read_answer(data, CHALLENGE)
+
+
+def test_a_report_that_holds_an_answer_is_read():
+    report = {"schema": "weighbridge.report/1", "challenge": json.loads(answer())}
+    assert read_answer(json.dumps(report).encode(), CHALLENGE).vocab == 8
+
+
+@pytest.mark.parametrize("challenge", [None, [], {"status": "not-run", "reason": "no torch"}])
+def test_a_report_without_an_answer_is_refused(challenge):
+    report = {"schema": "weighbridge.report/1", "challenge": challenge}
+    with pytest.raises(ChallengeError, match="holds no answer"):
+        read_answer(json.dumps(report).encode(), CHALLENGE)
