@@ -3,6 +3,8 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from portal.verification import api as _challenges  # noqa: F401 - its addresses join the API's
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("account/", include("portal.accounts.urls")),

@@ -34,6 +34,12 @@ WALK = {
     "verification": ("/verifications/{check}/", 302, 200, 404, 200),
     "report-json": ("/verifications/{check}/report.json", 302, 404, 404, 404),
     "report-html": ("/verifications/{check}/report.html", 302, 404, 404, 404),
+    "challenges": ("/challenges/", 302, 200, 200, 200),
+    "challenge": ("/challenges/{challenge}/", 302, 200, 404, 404),
+    "challenge-file": ("/challenges/{challenge}/challenge.json", 302, 200, 404, 404),
+    "api:draw_challenge": ("/api/v1/challenges", 405, 405, 405, 405),
+    "api:answer_challenge": ("/api/v1/challenges/{challenge}/answer", 405, 405, 405, 405),
+    "api:get_challenge": ("/api/v1/challenges/{challenge}", 401, 401, 401, 401),
     "api:make_download": ("/api/v1/downloads", 405, 405, 405, 405),
     "api:list_checkpoints": ("/api/v1/checkpoints", 200, 200, 200, 200),
     "api:get_sketch": ("/api/v1/checkpoints/llama/7b@1/sketch", 401, 401, 401, 401),
@@ -58,6 +64,7 @@ ADMIN = {
     "/admin/catalog/notice/": (302, 302, 302, 403),
     "/admin/delivery/download/": (302, 302, 302, 200),
     "/admin/verification/verification/": (302, 302, 302, 200),
+    "/admin/verification/challenge/": (302, 302, 302, 403),
     "/admin/outbox/message/": (302, 302, 302, 403),
     "/admin/accounts/apitoken/": (302, 302, 302, 403),
     "/admin/accounts/user/": (302, 302, 302, 200),
@@ -82,7 +89,12 @@ def places(grant, application, checkpoint, applicant, at):
     check = Verification.objects.create(
         asked_by=applicant, source="urls", what=["https://x.example/a"], created_at=at
     )
+    from portal.verification import challenges
+
+    checkpoint.has_reference = True
+    checkpoint.save()
     return {
+        "challenge": challenges.draw(applicant, checkpoint, at=at).pk,
         "request": application.pk,
         "grant": grant.pk,
         "shard": checkpoint.shards.first().pk,
