@@ -107,8 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"{str(given.path)!a} cannot be opened: {reason}.", USAGE)
     try:
         import torch  # noqa: F401 (its absence is told in one sentence)
-    except ImportError:
+    except ModuleNotFoundError:
         return _fail("torch is not installed; pip install torch.", NOT_RUN)
+    except (ImportError, OSError, MemoryError, SystemError) as error:  # no room to map it
+        return _fail(f"torch cannot be loaded: {_first_line(error)}.", NOT_RUN)
     from verifier.errors import ChallengeError
 
     try:

@@ -65,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = "--resume" in given
         left = "the same command goes on from here" if kept else "nothing was left behind"
         return _say(f"Interrupted; {left}.", INTERRUPTED)
+    except MemoryError:
+        return _say("There is not enough memory for this check; allow the process more.", 2)
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads on; Python would complain while it ends
         return 1

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +34,9 @@ START_SECONDS = 120.0
 SLOWEST_BYTES_PER_SECOND = 10e6
 MAX_ADDRESS_SPACE = 64 << 30
 """Torch reserves far more than it uses; this only stops a runaway."""
+DATA, DATA_PER_CORE = 2 << 30, 64 << 20
+"""Bytes of private memory beside what the check plans: torch itself, and its threads' stacks."""
+UNITS = "kmgt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ def _ask(
         stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
-        preexec_fn=None if options.device.startswith("cuda") else _limit,
+        preexec_fn=_limits(options),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -235,11 +238,31 @@ def _listen(stream: IO[bytes], progress: Progress, said: list[str]) -> None:
                 said[:] = [text]
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    limit = MAX_ADDRESS_SPACE if hard == resource.RLIM_INFINITY else min(hard, MAX_ADDRESS_SPACE)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+def _limits(options: InferenceOptions) -> Callable[[], None]:
+    """Return what bounds the child: data by what the check may take, addresses against a runaway.
+
+    CUDA maps the memory of all devices at once, so that where it may be used nothing is bounded.
+    """
+    with_cuda = options.device != "cpu" and Path("/dev/nvidiactl").exists()
+    data = DATA + DATA_PER_CORE * (os.cpu_count() or 1) + 2 * _bytes(options.memory)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        bounds = {resource.RLIMIT_AS: MAX_ADDRESS_SPACE, resource.RLIMIT_DATA: data}
+        for kind, most in {} if with_cuda else bounds.items():
+            hard = resource.getrlimit(kind)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(hard, most)
+            resource.setrlimit(kind, (most, hard))
+
+    return limit
+
+
+def _bytes(size: str) -> int:
+    """Read a size as the command line checked it, `350MiB`."""
+    number = size.lower().removesuffix("b").removesuffix("i")
+    unit = UNITS.find(number[-1:]) if number else -1
+    digits = number[:-1] if unit >= 0 else number
+    return int(digits) << 10 * (unit + 1) if digits.isdecimal() else MAX_ADDRESS_SPACE
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

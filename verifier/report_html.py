@@ -327,6 +327,7 @@ def _facts(report: Mapping[str, Any]) -> str:
         ("Read", f"{int(report.get('bytes_read') or 0):,} bytes"),
         ("Took", f"{float(report.get('seconds') or 0):.1f} seconds"),
     ]
+    pairs += [(f"The worker's {k}", v) for k, v in (report.get("isolation") or {}).items()]
     return f"<h2>About this report</h2>\n{_list(pairs)}"
 
 

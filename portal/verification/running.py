@@ -59,6 +59,7 @@ class Run:
     check: Verification
     owner: uuid.UUID
     progress: dict[str, Any] = field(default_factory=dict)
+    isolation: dict[str, str] = field(default_factory=dict)
     lost: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     child: subprocess.Popen[bytes] | None = None
@@ -150,8 +151,10 @@ def _verify(run: Run) -> dict[str, Any]:
         report = json.loads(output.replace(b"\\u0000", b"\\ufffd"))  # which PostgreSQL refuses
         verdict = str(report["verdict"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if "MemoryError" in sentence:
+            raise CheckError("The verifier ran out of memory; ask the operators.") from error
         raise CheckError("The verifier gave no report; ask the operators.") from error
-    report["path"] = _name_of(run.check)
+    report |= {"path": _name_of(run.check), "isolation": run.isolation}
     return {
         "status": Verification.Status.DONE,
         "exit_status": status,
@@ -181,6 +184,7 @@ def _judge(run: Run) -> dict[str, Any]:
         return status, output, sentence.replace(f"{scratch}/", "")
 
     report = judging.judge(challenge, scratch, command)
+    report["isolation"] = run.isolation
     verdict, reason = report["verdict"], report["inference"].get("reason")
     return {
         "status": Verification.Status.DONE,
@@ -255,7 +259,7 @@ def _child(run: Run, command: list[str], size: int, scratch: Path) -> tuple[int,
     }
     with output.open("wb") as report:
         run.child = subprocess.Popen(
-            [sys.executable, "-I", str(GUARD), *command],
+            [sys.executable, "-I", str(GUARD), str(settings.CHECK_MEMORY), *command],
             cwd=settings.BASE_DIR,
             env=environment,
             stdin=subprocess.PIPE,
@@ -302,12 +306,15 @@ def _follow(run: Run) -> str:
         if text.startswith("{"):
             try:
                 told = json.loads(text)
+                if "isolation" in told:
+                    run.isolation = {str(k): str(v)[:200] for k, v in told["isolation"].items()}
+                    continue
                 run.progress |= {
                     "stage": str(told["stage"])[:20],
                     "bytes_done": int(told["done"]),
                     "bytes_total": int(told["total"]),
                 }
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
         elif text:
             sentence = text[:2000]
