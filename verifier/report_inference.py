@@ -194,11 +194,10 @@ def _limit_line(points: Sequence[Point], x: Any, y: Any, step: float) -> Iterabl
         f"{at - step / 2:.1f},{height:.1f} {at + step / 2:.1f},{height:.1f}" for at, height in spots
     )
     yield f'<polyline class="wb-chart-limit" points="{line}"/>'
-    top = min(height for _, height in spots)
-    above = top - 5 if top - 5 > _TOP + 8 else max(height for _, height in spots) + 13
     yield (
-        f'<text class="wb-chart-note" text-anchor="end" x="{_WIDTH - _RIGHT - 4}" '
-        f'y="{above:.1f}">threshold</text>'
+        f'<line class="wb-chart-limit" x1="{_WIDTH - _RIGHT - 88}" x2="{_WIDTH - _RIGHT - 62}" '
+        'y1="10" y2="10"/>'
+        f'<text class="wb-chart-note" text-anchor="end" x="{_WIDTH - _RIGHT}" y="14">threshold</text>'
     )
 
 
@@ -212,8 +211,8 @@ def _mark(x: float, y: float, point: Point) -> str:
 
 
 def _decades(points: Sequence[Point]) -> tuple[int, int]:
-    """Return the powers of ten between which everything lies, at least two of them."""
-    values = [v for p in points for v in (p.distance, p.threshold) if v is not None]
+    """Return the powers of ten between which everything lies; 0 has none and lies at the bottom."""
+    values = [v for p in points for v in (p.distance, p.threshold) if v]
     powers = [math.log10(max(value, _LEAST)) for value in values] or [-6.0]
     low, high = math.floor(min(powers)), math.ceil(max(powers) + 0.2)
     return low, max(high, low + 2)

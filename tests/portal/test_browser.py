@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 OPERATOR, PASSWORD = "operator@lab.example", "weighbridge-test"
 OPEN = ["/", "/families/notes/", "/verify/", "/account/login/", "/account/signup/", "/nowhere/"]
 SIGNED_IN = ["/access/", "/requests/", "/account/tokens/", "/verify/", "/verifications/"]
+SIGNED_IN += ["/challenges/"]
 REVIEW = "/admin/access/accessrequest/1/change/"
 ADMIN = ["/admin/", "/admin/access/accessrequest/", "/admin/audit/event/", REVIEW]
 
