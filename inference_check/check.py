@@ -1,5 +1,6 @@
 """The check itself: open a copy, ask it what the reference asks, judge, and say so as data."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -77,13 +78,19 @@ def check(path: Path, reference: Path, options: Options, progress: Progress) -> 
         outcome.status, outcome.reason = "disagrees", str(error)
     except (NotRun, ReadError) as error:
         outcome.status, outcome.reason = "not-run", str(error)
-    except (MemoryError, torch.OutOfMemoryError):
-        outcome.status, outcome.reason = "not-run", "there is not enough memory for it here"
-    except RuntimeError as error:  # torch reports CUDA faults and failed allocations so
-        lines = str(error).splitlines() or ["no reason was given"]
-        outcome.status, outcome.reason = "not-run", f"torch failed: {lines[0][:200]}"
+    except (MemoryError, RuntimeError) as error:  # torch: CUDA faults, failed allocations
+        outcome.status, outcome.reason = "not-run", why_it_failed(error)
     outcome.seconds = round(time.monotonic() - started, 3)
     return outcome
+
+
+def why_it_failed(error: MemoryError | RuntimeError) -> str:
+    """Say what torch or the system could not do; memory in words, all else in torch's."""
+    text = str(error)
+    short = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    if short or re.search("can't allocate memory|out of memory|can't start new thread", text):
+        return "there is not enough memory for it here"
+    return f"torch failed: {(text.splitlines() or ['no reason was given'])[0][:200]}"
 
 
 def _check(path: Path, file: Path, options: Options, progress: Progress, outcome: Check) -> None:
@@ -135,7 +142,14 @@ def _judge(reference: Reference, ran: Run, options: Options, outcome: Check) -> 
         compare.distances(published, ran.answers),
         signatures=compare.signature_distances(reference.signatures, ran.signatures),
     )
-    judged = compare.judge(reference, found, options.rung)
+    fill_in(outcome, reference, found, options.rung)
+
+
+def fill_in(
+    outcome: Check, reference: Reference, found: compare.Distances, rung: str | None
+) -> None:
+    """Judge distances, and write down what they are and what they mean."""
+    judged = compare.judge(reference, found, rung)
     outcome.status, outcome.reason, outcome.eps64 = judged.status, judged.reason, reference.eps64
     outcome.first_layer, outcome.first_tensor = judged.first_layer, judged.first_tensor
     outcome.statistics = compare.statistics(found)

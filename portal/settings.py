@@ -352,6 +352,9 @@ CHECKS_PER_DAY = setting("CHECKS_PER_DAY", 20, positive)
 CHECK_BYTES_PER_DAY = setting("CHECK_BYTES_PER_DAY", 500 * 10**9, positive)
 FETCH_PRIVATE_ADDRESSES = setting("FETCH_PRIVATE_ADDRESSES", False, yes_or_no)
 CHECK_DEVICE = setting("CHECK_DEVICE", "auto", str)
+GPU_WORKER = setting("GPU_WORKER", False, yes_or_no)
+# Bytes of data that each process of a check may have; mapped files are not counted.
+CHECK_MEMORY = setting("CHECK_MEMORY", 16 << 30, positive)
 CHECK_LEASE_SECONDS = setting("CHECK_LEASE_SECONDS", 45, positive)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
 FILE_UPLOAD_TEMP_DIR = None

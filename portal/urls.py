@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from portal.accounts.device_views import device_view
+from portal.verification import api as _challenges  # noqa: F401 - its addresses join the API's
 
 urlpatterns = [
     path("admin/", admin.site.urls),

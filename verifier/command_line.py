@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -71,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         kept = "--resume" in given
         left = "the same command goes on from here" if kept else "nothing was left behind"
         return _say(f"Interrupted; {left}.", INTERRUPTED)
+    except MemoryError:
+        return _say("There is not enough memory for this check; allow the process more.", 2)
     except BrokenPipeError:
         sys.stderr.close()  # nobody reads on; Python would complain while it ends
         return 1
@@ -163,6 +166,7 @@ def verify_parser(prog: str = "python -m verifier") -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu or cuda[:N], for inference")
     add("--memory", type=_size, default="350MiB", help="peak of the inference process")
     add("--positions", type=_positive, metavar="N", help="positions that inference compares")
+    add("--challenge", type=Path, metavar="FILE", help="also answer the portal's challenge")
     add("--json", action="store_true", help="the report on stdout, and nothing else")
     add("--report", type=Path, metavar="FILE.html", help="write the report as a page")
     add("--attest", type=Path, metavar="KEY", help="sign the verdict with this private PEM key")
@@ -234,6 +238,8 @@ def _verify(arguments: Sequence[str]) -> int:
     listener = progress.choose(as_json=given.progress_json)
     try:
         reports = _judge(source, paths, given.official, options, listener)
+        if given.challenge:
+            reports = [_challenged(given, reports, options, listener)]
     finally:
         progress.close(listener)
     if signer:
@@ -290,6 +296,29 @@ def _as_json(content: Mapping[str, Any]) -> str:
     """Return ``content`` as JSON, indented where a person may read it: that is slow for much."""
     compact = json.dumps(content)
     return compact if len(compact) > MAX_INDENTED else json.dumps(content, indent=2)
+
+
+def _challenged(
+    given: argparse.Namespace,
+    reports: Sequence["Report"],
+    options: "Options",
+    listener: "Progress",
+) -> "Report":
+    """Return the report with the copy's answer to a challenge in it."""
+    from . import challenges, inference_run
+
+    if given.torrent is not None or given.magnet is not None or len(reports) > 1:
+        raise InputError("--challenge takes one copy of a checkpoint; give its folder.")
+    try:
+        with given.challenge.open("rb") as file:
+            challenges.read_challenge(file.read(challenges.MAX_CHALLENGE_BYTES + 1))
+    except OSError as error:
+        raise InputError(f"{given.challenge} cannot be read: {error.strerror}.") from None
+    size = sum(file.stat().st_size for file in given.path.rglob("*") if file.is_file())
+    answer = inference_run.answer_challenge(
+        given.path, given.challenge, size, options.inference, listener
+    )
+    return replace(reports[0], challenge=answer)
 
 
 def _attester(given: argparse.Namespace, paths: Sequence[Path]) -> Callable[["Report"], str]:

@@ -35,3 +35,7 @@ class SignatureError(VerifierError):
 
 class TorrentError(VerifierError):
     """The torrent or magnet link is malformed or over a limit: there is nothing to judge."""
+
+
+class ChallengeError(VerifierError):
+    """A challenge or an answer to one is malformed, over a limit, late, or not for each other."""

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from .challenges import ANSWER
 from .digests import DIGEST_BYTES, leaf_count
 from .errors import ManifestError
 from .progress import Progress
@@ -33,6 +34,9 @@ START_SECONDS = 120.0
 SLOWEST_BYTES_PER_SECOND = 10e6
 MAX_ADDRESS_SPACE = 64 << 30
 """Torch reserves far more than it uses; this only stops a runaway."""
+DATA, DATA_PER_CORE = 2 << 30, 64 << 20
+"""Bytes of private memory beside what the check plans: torch itself, and its threads' stacks."""
+UNITS = "kmgt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,22 @@ def run_hashing(
     Return the answer, and a line of JSON for each file that was hashed to its end.
     """
     return _run(copy, reference, configs, size, options, progress, kind=kind)
+
+
+def answer_challenge(
+    copy: Path, challenge: Path, size: int, options: InferenceOptions, progress: Progress
+) -> dict[str, Any]:
+    """Run ``copy``, of ``size`` bytes of weights, on a challenge of the portal's.
+
+    Return the content of the answer's file, or why there is none as a check that was not run.
+    """
+    if not torch_available():
+        return not_run("torch is not installed")
+    command = [sys.executable, "-m", "inference_check", str(copy.resolve())]
+    command += ["--challenge", str(challenge.resolve()), "--device", options.device]
+    command += ["--memory", options.memory, "--progress-json"]
+    seconds = START_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+    return _ask(command, seconds, options, progress)
 
 
 def with_rung(answer: dict[str, Any], rung: str | None) -> dict[str, Any]:
@@ -165,7 +185,7 @@ def _ask(
         stderr=subprocess.PIPE,
         env=environment,
         start_new_session=True,
-        preexec_fn=None if options.device.startswith("cuda") else _limit,
+        preexec_fn=_limits(options),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -194,6 +214,8 @@ def _understand(answer: bytes, status: int, said: Sequence[str]) -> dict[str, An
         inference = loads(answer, "The answer of the inference check", max_bytes=MAX_ANSWER_BYTES)
     except ManifestError:
         inference = None
+    if isinstance(inference, dict) and inference.get("schema") == ANSWER:
+        return inference
     if isinstance(inference, dict) and inference.get("status") in STATUSES:
         inference.setdefault("reason", "")
         return inference
@@ -216,11 +238,31 @@ def _listen(stream: IO[bytes], progress: Progress, said: list[str]) -> None:
                 said[:] = [text]
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    limit = MAX_ADDRESS_SPACE if hard == resource.RLIM_INFINITY else min(hard, MAX_ADDRESS_SPACE)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+def _limits(options: InferenceOptions) -> Callable[[], None]:
+    """Return what bounds the child: data by what the check may take, addresses against a runaway.
+
+    CUDA maps the memory of all devices at once, so that where it may be used nothing is bounded.
+    """
+    with_cuda = options.device != "cpu" and Path("/dev/nvidiactl").exists()
+    data = DATA + DATA_PER_CORE * (os.cpu_count() or 1) + 2 * _bytes(options.memory)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        bounds = {resource.RLIMIT_AS: MAX_ADDRESS_SPACE, resource.RLIMIT_DATA: data}
+        for kind, most in {} if with_cuda else bounds.items():
+            hard = resource.getrlimit(kind)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(hard, most)
+            resource.setrlimit(kind, (most, hard))
+
+    return limit
+
+
+def _bytes(size: str) -> int:
+    """Read a size as the command line checked it, `350MiB`."""
+    number = size.lower().removesuffix("b").removesuffix("i")
+    unit = UNITS.find(number[-1:]) if number else -1
+    digits = number[:-1] if unit >= 0 else number
+    return int(digits) << 10 * (unit + 1) if digits.isdecimal() else MAX_ADDRESS_SPACE
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

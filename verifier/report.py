@@ -86,7 +86,8 @@ class Report:
     ``tried`` counts the checkpoints among which this one was found; 0 where it was named.
     ``refusals`` are findings that end in status 1 whatever verdict is accepted; ``accepted``
     are the verdicts that the person asked for. ``subjects`` has the SHA-256 of every file looked
-    at, by name, where the report is to be attested.
+    at, by name, where the report is to be attested. ``challenge`` is the copy's answer to one,
+    which only the portal that drew it can judge.
     """
 
     path: str
@@ -104,6 +105,7 @@ class Report:
     subjects: Mapping[str, str] = field(default_factory=dict)
     tried: int = 0
     single: bool = False
+    challenge: Mapping[str, Any] | None = None
 
     @property
     def claim(self) -> str:
@@ -170,7 +172,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as ``weighbridge.report/1``."""
-        return {
+        challenge = {"challenge": dict(self.challenge)} if self.challenge else {}
+        return challenge | {
             "schema": SCHEMA,
             "path": self.path,
             "checkpoint": self.checkpoint,
@@ -234,7 +237,15 @@ class Report:
             *self._rederived(),
             *(("", line) for line in evidence),
             ("inference", inference),
+            *([("challenge", self._challenge())] if self.challenge else []),
         ]
+
+    def _challenge(self) -> str:
+        """Say whether there is an answer; what it is worth only the portal can say."""
+        answered = (self.challenge or {}).get("reason")
+        return (
+            shown(f"not answered: {answered}") if answered else "answered, for the portal to judge"
+        )
 
     def _rederived(self) -> list[tuple[str, str]]:
         found = self.weights.get("rederived")

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from . import report_evidence
+from . import report_evidence, report_inference
 from .findings import Verdict
 from .names import shown
 from .report import COPIES, meaning, signer, size
@@ -30,6 +30,11 @@ _TONES = {
     "incomplete": "warn",
     "undetermined": "warn",
     "derived": "warn",
+    # of an answer to a challenge
+    "agrees": "good",
+    "close": "warn",
+    "inconclusive": "warn",
+    "not-run": "warn",
 }
 _FILE_TONES = {
     "damaged": "bad",
@@ -96,11 +101,15 @@ def fragment(report: Mapping[str, Any]) -> str:
 
 
 def _article(report: Mapping[str, Any], *, several: bool = False) -> str:
+    if report.get("schema") == report_inference.CHALLENGE_REPORT:
+        parts = [_head(report), _rungs_list(report_inference.challenge_rungs(report))]
+        parts += [report_inference.section(report.get("inference") or {}), _facts(report)]
+        return "<article>\n" + "\n".join(filter(None, parts)) + "\n</article>"
     path = f'<p class="wb-title"><code>{_text(report.get("path"))}</code></p>' if several else ""
     parts = [path, _head(report), _ladder(report), _findings(report.get("findings") or [])]
     parts += [_torrent(report.get("torrent") or {}), _files(report.get("files") or [])]
     parts += [_weights(report.get("weights") or {})]
-    parts += [_inference(report.get("inference") or {}), _facts(report)]
+    parts += [report_inference.section(report.get("inference") or {}), _facts(report)]
     return "<article>\n" + "\n".join(filter(None, parts)) + "\n</article>"
 
 
@@ -125,13 +134,21 @@ def _head(report: Mapping[str, Any]) -> str:
 
 def _ladder(report: Mapping[str, Any]) -> str:
     """The evidence, from the cheapest rung: what was checked, and what was not."""
-    rungs = [_signature_rung(report), _files_rung(report)]
+    found = [_signature_rung(report), _files_rung(report)]
     if not report.get("torrent"):
-        rungs += [_weights_rung(report.get("weights") or {}, Verdict(report["verdict"]))]
-        rungs += [_inference_rung(report.get("inference") or {})]
+        found += [_weights_rung(report.get("weights") or {}, Verdict(report["verdict"]))]
+    rungs = [(*one, report_inference.SCOPE[one[0]]) for one in found]
+    if not report.get("torrent"):
+        rungs += [report_inference.rung(report.get("inference") or {})]
+    return _rungs_list(rungs)
+
+
+def _rungs_list(rungs: Iterable[report_inference.Rung]) -> str:
     items = "\n".join(
-        f'<li class="wb-{tone}">{_icon(tone)}<strong>{name}</strong><span>{_text(text)}</span></li>'
-        for name, tone, text in rungs
+        f'<li class="wb-{tone}">{_icon(tone)}<strong>{name}</strong><span>{_text(text)}'
+        + (f'<small class="wb-scope">{_text(scope)}</small>' if scope else "")
+        + "</span></li>"
+        for name, tone, text, scope in rungs
     )
     return f'<ol class="wb-ladder">\n{items}\n</ol>'
 
@@ -173,13 +190,6 @@ def _weights_rung(weights: Mapping[str, Any], found: Verdict) -> tuple[str, str,
     scheme = f" ({weights['scheme']})" if weights.get("scheme") else ""
     text = f"{verdict}{scheme}: {detail} tensors"
     return "Weights", _TONES.get(verdict, "bad"), ". ".join([text, *report_evidence.lines(weights)])
-
-
-def _inference_rung(inference: Mapping[str, Any]) -> tuple[str, str, str]:
-    status = str(inference.get("status") or "not-run")
-    tones = {"agrees": "good", "disagrees": "bad", "not-run": "muted"}
-    reason = inference.get("reason")
-    return "Inference", tones.get(status, "warn"), f"{status}: {reason}" if reason else status
 
 
 def _findings(findings: Sequence[Mapping[str, Any]]) -> str:
@@ -309,27 +319,6 @@ def _statistics(tensor: Mapping[str, Any]) -> str:
     return ", ".join(f"{_text(k.replace('_', ' '))} {_value(v)}" for k, v in found[:8])
 
 
-def _inference(inference: Mapping[str, Any]) -> str:
-    statistics = inference.get("statistics") or {}
-    thresholds = inference.get("thresholds") or {}
-    if inference.get("status") in (None, "not-run") or not isinstance(statistics, Mapping):
-        return ""
-    rows = "\n".join(
-        f"<tr><td>{_text(name)}</td>"
-        f'<td class="wb-number" data-label="Measured">{_value(value)}</td>'
-        f'<td class="wb-number" data-label="Threshold">{_value(thresholds.get(name))}</td></tr>'
-        for name, value in statistics.items()
-    )
-    facts = _list(
-        [(key, inference.get(key)) for key in ("device", "dtype", "positions", "first_layer")]
-    )
-    return (
-        f'<h2>Inference</h2>\n{facts}<table class="wb-cards">\n<thead><tr><th scope="col">Statistic'
-        '</th><th scope="col" class="wb-number">Measured</th><th scope="col" class="wb-number">'
-        f"Threshold</th></tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
-    )
-
-
 def _facts(report: Mapping[str, Any]) -> str:
     manifest = report.get("manifest") or {}
     pairs = [
@@ -341,6 +330,7 @@ def _facts(report: Mapping[str, Any]) -> str:
         ("Read", f"{int(report.get('bytes_read') or 0):,} bytes"),
         ("Took", f"{float(report.get('seconds') or 0):.1f} seconds"),
     ]
+    pairs += [(f"The worker's {k}", v) for k, v in (report.get("isolation") or {}).items()]
     return f"<h2>About this report</h2>\n{_list(pairs)}"
 
 

@@ -144,10 +144,13 @@ def bytes_left(user: User, at: datetime, *, besides: uuid.UUID | None = None) ->
 
 
 def _of_today(user: User, at: datetime) -> VerificationQuerySet:
-    """Return what ``user`` sent or had fetched in 24 hours; drop folders are the operators'."""
+    """Return what ``user`` sent or had fetched in 24 hours; drop folders are the operators'.
+
+    Challenges have a count of their own.
+    """
     return Verification.objects.filter(
         asked_by=user, created_at__gt=at - timedelta(days=1)
-    ).exclude(source=Source.FOLDER)
+    ).exclude(source__in=(Source.FOLDER, Source.CHALLENGE))
 
 
 def _check_allowance(user: User, at: datetime, size: int) -> None:

@@ -42,6 +42,7 @@ class Verification(models.Model):
         FOLDER = "folder", "a folder under the drop folder"
         URLS = "urls", "a list of addresses"
         UPLOAD = "upload", "an upload"
+        CHALLENGE = "challenge", "an answer to a challenge"
 
     ATTEMPTS = 8
 
@@ -86,3 +87,65 @@ class Verification(models.Model):
     def subject(self) -> str:
         """The opaque id by which the audit knows this check."""
         return f"verification:{self.pk}"
+
+
+class ChallengeQuerySet(models.QuerySet["Challenge"]):
+    def visible_to(self, user: User) -> ChallengeQuerySet:
+        """Challenges that ``user`` may see: those that they drew."""
+        return self.filter(drawn_by=user)
+
+    def open(self, at: datetime) -> ChallengeQuerySet:
+        """Challenges that can still be answered at ``at``."""
+        return self.filter(answered_at=None, expires_at__gt=at)
+
+
+class Challenge(models.Model):
+    """Questions for the holder of a copy, drawn once and answered once.
+
+    A row without ``drawn_by`` lies in stock: nobody has seen its seed. Each of the later facts is
+    filled in once, by a conditional update.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    checkpoint = models.ForeignKey(Checkpoint, on_delete=models.PROTECT, related_name="challenges")
+    seed = models.CharField(max_length=64, help_text="hexadecimal; secret until it is drawn")
+    positions = models.PositiveSmallIntegerField()
+    made_at = models.DateTimeField()
+    official = models.TextField(blank=True, help_text="what the official weights answer, cached")
+    drawn_by = models.ForeignKey(
+        User, on_delete=models.PROTECT, null=True, blank=True, related_name="challenges"
+    )
+    drawn_at = models.DateTimeField(null=True, blank=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    answered_at = models.DateTimeField(null=True, blank=True)
+    answer = models.TextField(blank=True)
+    verification = models.OneToOneField(
+        Verification, on_delete=models.PROTECT, null=True, blank=True, related_name="challenge"
+    )
+    objects = ChallengeQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-made_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["seed"], name="a_seed_asks_once"),
+            models.CheckConstraint(
+                condition=Q(drawn_by=None, drawn_at=None, expires_at=None)
+                | Q(drawn_by__isnull=False, drawn_at__isnull=False, expires_at__isnull=False),
+                name="a_challenge_is_drawn_by_somebody_until_it_expires",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"Challenge {str(self.pk)[:8]}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("challenge", args=[self.pk])
+
+    @property
+    def subject(self) -> str:
+        """The opaque id by which the audit knows this challenge."""
+        return f"challenge:{self.pk}"
+
+    def is_open(self, at: datetime) -> bool:
+        """Whether it can still be answered at ``at``."""
+        return not self.answered_at and bool(self.expires_at and at < self.expires_at)

@@ -25,7 +25,7 @@ from portal.catalog.keyring import KeyringError
 from portal.catalog.manifests import identify_arguments, manifest_of, sketch_of, trusted_root
 from portal.catalog.models import Checkpoint
 from portal.storage.stores import StoreError
-from portal.verification import claims
+from portal.verification import claims, judging
 from portal.verification.asking import bytes_left, file_name
 from portal.verification.copies import (
     files_of,
@@ -35,7 +35,7 @@ from portal.verification.copies import (
 )
 from portal.verification.fetching import FetchError, fetch
 from portal.verification.guard import ENDED
-from portal.verification.models import Verification
+from portal.verification.models import Challenge, Verification
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class Run:
     check: Verification
     owner: uuid.UUID
     progress: dict[str, Any] = field(default_factory=dict)
+    isolation: dict[str, str] = field(default_factory=dict)
     lost: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     child: subprocess.Popen[bytes] | None = None
@@ -107,7 +108,7 @@ def run_check(check_id: uuid.UUID) -> None:
     result: dict[str, Any]
     try:
         result = _verify(run)
-    except (CheckError, FetchError, StoreError) as error:
+    except (CheckError, FetchError, StoreError, judging.JudgeError) as error:
         result = {"status": Verification.Status.FAILED, "sentence": str(error)}
     except OSError as error:
         result = {
@@ -129,14 +130,16 @@ def run_check(check_id: uuid.UUID) -> None:
 
 def _verify(run: Run) -> dict[str, Any]:
     """Return the fields of the row that say what came of it."""
+    if run.check.source == Verification.Source.CHALLENGE:
+        return _judge(run)
     folder = files_of(run.check, run.owner)
     if run.check.source == Verification.Source.URLS:
         _fetch_all(run, folder)
     if not folder.is_dir():
         raise CheckError("The files of this copy are gone; ask again.")
-    scratch = folder_of_owner(run.check, run.owner) / "scratch"
-    scratch.mkdir(mode=0o700, parents=True)
-    status, output, sentence = _child(run, folder, scratch)
+    scratch = _scratch(run)
+    verifier = [sys.executable, "-m", "verifier", *_arguments(run.check, folder)]
+    status, output, sentence = _child(run, verifier, _size_of(folder), scratch)
     for place, name in ((str(folder), _name_of(run.check)), (f"{settings.DATA}/", "")):
         sentence = sentence.replace(place, name)
     if run.lost.is_set():
@@ -148,13 +151,46 @@ def _verify(run: Run) -> dict[str, Any]:
         report = json.loads(output.replace(b"\\u0000", b"\\ufffd"))  # which PostgreSQL refuses
         verdict = str(report["verdict"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
+        if "MemoryError" in sentence:
+            raise CheckError("The verifier ran out of memory; ask the operators.") from error
         raise CheckError("The verifier gave no report; ask the operators.") from error
-    report["path"] = _name_of(run.check)
+    report |= {"path": _name_of(run.check), "isolation": run.isolation}
     return {
         "status": Verification.Status.DONE,
         "exit_status": status,
         "verdict": verdict,
         "sentence": str(report.get("sentence") or sentence),
+        "report": report,
+    }
+
+
+def _scratch(run: Run) -> Path:
+    scratch = folder_of_owner(run.check, run.owner) / "scratch"
+    scratch.mkdir(mode=0o700, parents=True)
+    return scratch
+
+
+def _judge(run: Run) -> dict[str, Any]:
+    """Return the fields of the row that say what an answer to a challenge is worth."""
+    challenge = Challenge.objects.select_related("checkpoint__family").get(
+        verification=run.check.pk
+    )
+    scratch = _scratch(run)
+
+    def command(words: list[str], size: int) -> tuple[int, bytes, str]:
+        status, output, sentence = _child(run, words, size, scratch)
+        if run.lost.is_set():
+            raise CheckError(LOST)
+        return status, output, sentence.replace(f"{scratch}/", "")
+
+    report = judging.judge(challenge, scratch, command)
+    report["isolation"] = run.isolation
+    verdict, reason = report["verdict"], report["inference"].get("reason")
+    return {
+        "status": Verification.Status.DONE,
+        "exit_status": 1 if verdict in ("disagrees", "not-run") else 0,
+        "verdict": verdict,
+        "sentence": f"{challenge.checkpoint}: {verdict}" + (f": {reason}." if reason else "."),
         "report": report,
     }
 
@@ -212,9 +248,8 @@ def _size_of(folder: Path) -> int:
     return size
 
 
-def _child(run: Run, folder: Path, scratch: Path) -> tuple[int, bytes, str]:
-    """Return the verifier's exit status, its report and its last sentence."""
-    size = _size_of(folder)
+def _child(run: Run, command: list[str], size: int, scratch: Path) -> tuple[int, bytes, str]:
+    """Run a command on ``size`` bytes; return its exit status, its output, its last sentence."""
     run.progress |= {"bytes_done": 0, "bytes_total": size}
     output = scratch / "report.json"
     environment = os.environ | {
@@ -222,10 +257,9 @@ def _child(run: Run, folder: Path, scratch: Path) -> tuple[int, bytes, str]:
         "TMPDIR": str(scratch),
         "HOME": str(scratch),
     }
-    verifier = [sys.executable, "-m", "verifier", *_arguments(run.check, folder)]
     with output.open("wb") as report:
         run.child = subprocess.Popen(
-            [sys.executable, "-I", str(GUARD), *verifier],
+            [sys.executable, "-I", str(GUARD), str(settings.CHECK_MEMORY), *command],
             cwd=settings.BASE_DIR,
             env=environment,
             stdin=subprocess.PIPE,
@@ -272,12 +306,15 @@ def _follow(run: Run) -> str:
         if text.startswith("{"):
             try:
                 told = json.loads(text)
+                if "isolation" in told:
+                    run.isolation = {str(k): str(v)[:200] for k, v in told["isolation"].items()}
+                    continue
                 run.progress |= {
                     "stage": str(told["stage"])[:20],
                     "bytes_done": int(told["done"]),
                     "bytes_total": int(told["total"]),
                 }
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
         elif text:
             sentence = text[:2000]

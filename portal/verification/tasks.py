@@ -2,16 +2,22 @@ import contextlib
 import uuid
 
 from celery import shared_task
+from django.conf import settings
 from django.utils.timezone import now
 from kombu.exceptions import OperationalError
 
 from portal.verification import claims, copies
 
 
+def queue() -> str:
+    """Return where checks wait: all of them run inference, on a GPU where a worker has one."""
+    return "gpu" if settings.GPU_WORKER else "default"
+
+
 def wake(check_id: uuid.UUID) -> None:
     """Tell the queue that a check waits. If it cannot be told, the reconciler will find the row."""
     with contextlib.suppress(OperationalError, OSError):  # the row waits; nothing is lost
-        run.delay(str(check_id))
+        run.apply_async([str(check_id)], queue=queue())
 
 
 @shared_task(name="verification.run")

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from portal.accounts.people import signed_in
 from portal.catalog.models import Checkpoint
 from portal.verification import asking
-from portal.verification.models import Verification
+from portal.verification.models import Challenge, Verification
 from verifier import report_html
 
 FORM_BYTES = 1_000_000  # what a form has besides the files
@@ -112,7 +112,9 @@ def verifications_view(request: HttpRequest) -> HttpResponse:
     mine = Verification.objects.filter(asked_by=request.user.pk).select_related(
         "checkpoint__family"
     )
-    return render(request, "verification/list.html", {"checks": mine[:200]})
+    drawn = Challenge.objects.visible_to(signed_in(request)).select_related("checkpoint__family")
+    context = {"checks": mine[:200], "challenges": drawn[:200], "at": now()}
+    return render(request, "verification/list.html", context)
 
 
 @login_required

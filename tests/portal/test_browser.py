@@ -17,7 +17,7 @@ pytestmark = [
 ROOT = Path(__file__).parents[2]
 OPERATOR, PASSWORD = "operator@lab.example", "weighbridge-test"
 OPEN = ["/", "/families/notes/", "/verify/", "/account/login/", "/account/signup/", "/nowhere/"]
-SIGNED_IN = ["/access/", "/requests/", "/verify/", "/verifications/"]
+SIGNED_IN = ["/access/", "/requests/", "/verify/", "/verifications/", "/challenges/"]
 ACCOUNT = ["/account/identity/", "/account/email/", "/account/password/change/", "/account/2fa/"]
 ACCOUNT += ["/account/sessions/", "/account/tokens/", "/account/data/", "/device/"]
 ACCOUNT += ["/account/elsewhere/", "/account/reauthenticate/", "/account/refer/?key=x"]

@@ -65,6 +65,12 @@ WALK = {
     "report-json": ("/verifications/{check}/report.json", 302, 404, 404, 404),
     "report-html": ("/verifications/{check}/report.html", 302, 404, 404, 404),
     "api:report_leaked": ("/api/v1/tokens/leaked", 405, 405, 405, 405),
+    "challenges": ("/challenges/", 302, 200, 200, 200),
+    "challenge": ("/challenges/{challenge}/", 302, 200, 404, 404),
+    "challenge-file": ("/challenges/{challenge}/challenge.json", 302, 200, 404, 404),
+    "api:draw_challenge": ("/api/v1/challenges", 405, 405, 405, 405),
+    "api:answer_challenge": ("/api/v1/challenges/{challenge}/answer", 405, 405, 405, 405),
+    "api:get_challenge": ("/api/v1/challenges/{challenge}", 401, 401, 401, 401),
     "api:make_download": ("/api/v1/downloads", 405, 405, 405, 405),
     "api:list_checkpoints": ("/api/v1/checkpoints", 200, 200, 200, 200),
     "api:get_sketch": ("/api/v1/checkpoints/llama/7b@1/sketch", 401, 401, 401, 401),
@@ -113,6 +119,7 @@ ADMIN = {
     "/admin/catalog/notice/": (302, 302, 302, 403),
     "/admin/delivery/download/": (302, 302, 302, 200),
     "/admin/verification/verification/": (302, 302, 302, 200),
+    "/admin/verification/challenge/": (302, 302, 302, 403),
     "/admin/outbox/message/": (302, 302, 302, 403),
     "/admin/accounts/apitoken/": (302, 302, 302, 403),
     "/admin/accounts/user/": (302, 302, 302, 200),
@@ -137,6 +144,7 @@ def places(grant, application, checkpoint, applicant, at):
     from portal.access.models import Attachment
     from portal.accounts import referrals
     from portal.storage.stores import store
+    from portal.verification import challenges
     from portal.verification.models import Verification
 
     referral = referrals.ask(
@@ -157,7 +165,10 @@ def places(grant, application, checkpoint, applicant, at):
         store_key="attachments/walk",
         added_at=at,
     )
+    checkpoint.has_reference = True
+    checkpoint.save()
     yield {
+        "challenge": challenges.draw(applicant, checkpoint, at=at).pk,
         "request": application.pk,
         "file": file.pk,
         "acceptance": applicant.acceptances.get().pk,
