@@ -153,7 +153,9 @@ def _verify(run: Run) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         if "MemoryError" in sentence:
             raise CheckError("The verifier ran out of memory; ask the operators.") from error
-        raise CheckError("The verifier gave no report; ask the operators.") from error
+        raise CheckError(
+            "The verifier gave no report, as where its memory does not suffice; ask the operators."
+        ) from error
     report |= {"path": _name_of(run.check), "isolation": run.isolation}
     return {
         "status": Verification.Status.DONE,
