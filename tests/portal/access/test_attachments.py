@@ -156,7 +156,7 @@ def test_a_file_taken_back_before_it_was_sent_is_deleted(
     file = attach(draft, at)
     with django_capture_on_commit_callbacks(execute=True):
         window.post(f"/requests/{draft.pk}/edit/2/", {"role": "a", "remove-file": str(file.pk)})
-    assert not Attachment.objects.exists() and not store().exists(file.store_key)
+    assert not Attachment.objects.exists() and store().head(file.store_key) is None
 
 
 def test_a_file_that_reviewers_could_see_stays_on_record(draft, at, reviewer):
@@ -165,7 +165,7 @@ def test_a_file_that_reviewers_could_see_stays_on_record(draft, at, reviewer):
     decisions.return_(draft, by=reviewer, reason="Another plan, please.", at=at)
     attachments.remove(file, at=at)
     file.refresh_from_db()
-    assert file.removed_at == at and store().exists(file.store_key)
+    assert file.removed_at == at and store().head(file.store_key)
     assert attachments.attached_to(draft) == {}
 
 
@@ -175,7 +175,7 @@ def test_the_files_of_a_deleted_draft_go_and_those_of_a_withdrawn_request_stay(
     file = attach(draft, at)
     with django_capture_on_commit_callbacks(execute=True):
         applications.withdraw(draft, at=at)
-    assert not Attachment.objects.exists() and not store().exists(file.store_key)
+    assert not Attachment.objects.exists() and store().head(file.store_key) is None
     again = applications.begin(draft.applicant, draft.family, at=at)
     applications.save(
         again, answers={"role": "a"}, checkpoints=draft.family.checkpoints.all(), at=at
@@ -184,7 +184,7 @@ def test_the_files_of_a_deleted_draft_go_and_those_of_a_withdrawn_request_stay(
     submit(again, at)
     with django_capture_on_commit_callbacks(execute=True):
         applications.withdraw(again, at=at)
-    assert store().exists(kept.store_key)
+    assert store().head(kept.store_key) is not None
 
 
 def test_the_file_of_a_hidden_question_is_not_sent(draft, at, django_capture_on_commit_callbacks):
@@ -195,7 +195,7 @@ def test_the_file_of_a_hidden_question_is_not_sent(draft, at, django_capture_on_
     with django_capture_on_commit_callbacks(execute=True):
         submit(draft, at)
     assert set(attachments.attached_to(draft)) == {"plan"}
-    assert not store().exists(extra.store_key)
+    assert store().head(extra.store_key) is None
 
 
 def test_nothing_is_added_or_removed_after_submitting(draft, at):

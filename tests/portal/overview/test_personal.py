@@ -120,7 +120,7 @@ def test_after_deletion_no_trace_is_left_and_the_chain_holds(
     assert [trace for trace in TRACES if trace not in before] == []
     with django_capture_on_commit_callbacks(execute=True):
         personal.delete(lived, at=at)
-    assert not store().exists(f"attachments/{application.pk}/rare")
+    assert store().head(f"attachments/{application.pk}/rare") is None
     sending.send_due(at)
     (farewell,) = [m for m in mail.outbox if "is deleted" in m.subject]
     assert farewell.to == ["applicant@uni.example"]
