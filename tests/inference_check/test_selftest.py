@@ -66,4 +66,7 @@ def test_memory_does_not_grow_with_depth(tmp_path):
         assert found["bytes"] > layers * 25e6
         peaks.append(found["peak"])
     assert max(peaks) <= 1.15 * min(peaks)
-    assert max(peaks) <= 350 << 20
+    # How much of torch's own code counts depends on the pieces in which the system maps it.
+    script = "import resource, torch; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    imported = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert max(peaks) - 1024 * int(imported.stdout) <= 130 << 20
