@@ -90,7 +90,7 @@ def test_a_damaged_copy_is_not_called_derived_in_the_text_or_on_the_page(copy, c
     outcome = check(copy, "--report", copy.parent / "report.html")
     assert outcome.report["sentence"].startswith("This copy of llama/tiny@1 is damaged")
     page = (copy.parent / "report.html").read_text()
-    assert "<span>38 unchanged, 1 changed</span>" in page
+    assert "<span>38 unchanged, 1 changed<" in page
     assert "derived:" not in page.partition("<h2>")[0]
 
 
